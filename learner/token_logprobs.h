@@ -1,0 +1,28 @@
+// Log-probabilities and entropies of tokens, without ever holding tokens × vocabulary.
+#ifndef E3_LEARNER_TOKEN_LOGPROBS_H_
+#define E3_LEARNER_TOKEN_LOGPROBS_H_
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+
+#include "learner/packing.h"
+#include "model/transformer.h"
+
+namespace e3 {
+
+struct TokenLogprobs {
+  at::Tensor logprobs;   // [T] ln softmax(logits / temperature)[target]
+  at::Tensor entropies;  // [T] nats, of softmax(logits / temperature)
+};
+
+// hidden [T, d], lm_head [V, d], targets int64 [T]. Differentiable in hidden and lm_head: the logits are computed in chunks, and again in the
+// backward pass.
+TokenLogprobs ComputeTokenLogprobs(const at::Tensor& hidden, const at::Tensor& lm_head, const at::Tensor& targets,
+                                   double temperature);
+
+// The model's log-probabilities of every response token of a packed batch, in its order.
+TokenLogprobs ForwardLogprobs(const Transformer& model, const PackedBatch& batch, double temperature);
+
+}  // namespace e3
+
+#endif  // E3_LEARNER_TOKEN_LOGPROBS_H_

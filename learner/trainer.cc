@@ -1,0 +1,127 @@
+#include "learner/trainer.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/abs.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "learner/policy_loss.h"
+#include "learner/token_logprobs.h"
+
+namespace e3 {
+
+double OptimizerStep(Transformer& model, AdamW& optimizer, const AdamWOptions& options, double max_grad_norm) {
+  const double norm = GlobalNorm(model.gradients(), model.layout().size());
+  if (!std::isfinite(norm)) return norm;
+  const double scale = max_grad_norm > 0 && norm > max_grad_norm ? max_grad_norm / (norm + 1e-6) : 1.0;
+  optimizer.Step(options, model.gradients(), scale, model.parameters());
+  return norm;
+}
+
+Trainer::Trainer(std::unique_ptr<Transformer> policy) : policy_(std::move(policy)), optimizer_(&policy_->layout()) {
+  policy_->EnableGradients();
+  ResetReference();
+}
+
+void Trainer::ResetReference() {
+  reference_parameters_.assign(policy_->parameters(), policy_->parameters() + policy_->layout().size());
+  reference_.reset();
+}
+
+std::vector<float>& Trainer::reference_parameters() { return reference_parameters_; }
+
+UpdateStatistics Trainer::Update(const std::vector<const TrainingRollout*>& all_rollouts, const v1::Training& training,
+                                 double temperature) {
+  PolicyLossOptions options;
+  options.clip_low = training.clip_low();
+  options.clip_high = training.clip_high();
+  options.dual_clip = training.dual_clip();
+  options.kl_coef = training.kl_coef();
+  options.entropy_coef = training.entropy_coef();
+  options.mask_negative = training.advantage_mask() == v1::ADVANTAGE_MASK_NEGATIVE;
+
+  // The denominators count every token of the mini-batch, also of rollouts that carry no gradient.
+  PolicyDenominators denominators{0, 0};
+  std::vector<const TrainingRollout*> rollouts;
+  std::vector<int64_t> lengths;
+  const bool only_policy = options.kl_coef == 0 && options.entropy_coef == 0;
+  for (const TrainingRollout* rollout : all_rollouts) {
+    const double tokens = static_cast<double>(rollout->sequence.response.size());
+    denominators.all_tokens += tokens;
+    if (rollout->advantage > 0) denominators.positive_tokens += tokens;
+    bool no_gradient = rollout->advantage == 0 || (options.mask_negative && rollout->advantage < 0);
+    if (only_policy && no_gradient) continue;
+    rollouts.push_back(rollout);
+    lengths.push_back(rollout->sequence.length());
+  }
+  denominators.positive_tokens = std::max(denominators.positive_tokens, 1.0);
+
+  UpdateStatistics statistics;
+  policy_->ZeroGradients();
+  size_t begin = 0;
+  for (size_t end : MicroBatches(lengths, training.micro_batch_tokens())) {
+    std::vector<const TrainingSequence*> sequences;
+    std::vector<float> old_logprobs, advantages;
+    for (size_t i = begin; i < end; ++i) {
+      const TrainingRollout& r = *rollouts[i];
+      sequences.push_back(&r.sequence);
+      old_logprobs.insert(old_logprobs.end(), r.old_logprobs.begin(), r.old_logprobs.end());
+      advantages.insert(advantages.end(), r.sequence.response.size(), static_cast<float>(r.advantage));
+    }
+    begin = end;
+    const int64_t n = static_cast<int64_t>(old_logprobs.size());
+    if (n == 0) continue;
+    PackedBatch batch = Pack(sequences);
+    PolicyTokens tokens;
+    tokens.old_logprobs = at::from_blob(old_logprobs.data(), {n}, at::kFloat);
+    tokens.advantages = at::from_blob(advantages.data(), {n}, at::kFloat);
+    if (options.kl_coef != 0) {
+      at::NoGradGuard no_grad;
+      if (reference_ == nullptr) {
+        reference_ = std::make_unique<Transformer>(policy_->config());
+        std::copy(reference_parameters_.begin(), reference_parameters_.end(), reference_->parameters());
+      }
+      tokens.ref_logprobs = ForwardLogprobs(*reference_, batch, temperature).logprobs;
+    }
+    TokenLogprobs forward = ForwardLogprobs(*policy_, batch, temperature);
+    tokens.logprobs = forward.logprobs;
+    tokens.entropies = options.entropy_coef != 0 ? forward.entropies : forward.entropies.detach();
+    PolicyLoss loss = ComputePolicyLoss(tokens, denominators, options);
+    loss.loss.backward();
+
+    at::Tensor difference = at::abs(tokens.logprobs.detach() - tokens.old_logprobs);
+    statistics.mismatch_max = std::max<double>(statistics.mismatch_max, difference.max().item<float>());
+    statistics.mismatch_mean += difference.sum().item<float>();
+    statistics.loss += loss.loss.item<float>();
+    statistics.kl += loss.kl;
+    statistics.entropy += loss.entropy;
+    statistics.ratio += loss.ratio;
+    statistics.clip_low_share += loss.clipped_low;
+    statistics.clip_high_share += loss.clipped_high;
+    statistics.clip_dual_share += loss.clipped_dual;
+    statistics.tokens += n;
+  }
+  if (statistics.tokens == 0) {
+    statistics.skipped = true;
+    return statistics;
+  }
+  const double n = static_cast<double>(statistics.tokens);
+  for (double* mean : {&statistics.mismatch_mean, &statistics.kl, &statistics.entropy, &statistics.ratio,
+                       &statistics.clip_low_share, &statistics.clip_high_share, &statistics.clip_dual_share}) {
+    *mean /= n;
+  }
+  AdamWOptions adamw{training.learning_rate(), training.beta1(), training.beta2(), training.epsilon(), training.weight_decay()};
+  if (training.warmup_updates() > 0) {
+    adamw.learning_rate *= std::min(1.0, static_cast<double>(optimizer_.updates() + 1) / static_cast<double>(training.warmup_updates()));
+  }
+  statistics.gradient_norm = OptimizerStep(*policy_, optimizer_, adamw, training.max_grad_norm());
+  statistics.finite = std::isfinite(statistics.gradient_norm);
+  statistics.skipped = !statistics.finite;
+  return statistics;
+}
+
+}  // namespace e3

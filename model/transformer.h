@@ -1,0 +1,73 @@
+// The decoder-only transformer of Qwen3, Qwen2.5, Llama 3 and SmolLM2; the same code trains and generates.
+#ifndef E3_MODEL_TRANSFORMER_H_
+#define E3_MODEL_TRANSFORMER_H_
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "model/attention.h"
+#include "model/config.h"
+#include "model/parameters.h"
+
+namespace e3 {
+
+// Holds the parameters as views of one flat fp32 tensor in the order of ParameterLayout. Forward passes are const and
+// thread-safe as long as nobody writes the parameters.
+class Transformer {
+ public:
+  // Parameters are not initialised.
+  explicit Transformer(const ModelConfig& config);
+  // Configuration and parameters of a Hugging Face folder.
+  static absl::StatusOr<std::unique_ptr<Transformer>> Load(const std::string& folder);
+
+  Transformer(const Transformer&) = delete;
+  Transformer& operator=(const Transformer&) = delete;
+
+  // Final hidden states after the last norm. token_ids and positions: int64 [N]. Returns [N, hidden_size].
+  at::Tensor Hidden(const at::Tensor& token_ids, const at::Tensor& positions, Attention& attention) const;
+  // hidden [M, hidden_size] -> [M, vocab_size].
+  at::Tensor Logits(const at::Tensor& hidden) const;
+  // The output embedding [vocab_size, hidden_size] (the input embedding when they are tied).
+  const at::Tensor& lm_head() const { return lm_head_; }
+
+  const ModelConfig& config() const { return config_; }
+  const ParameterLayout& layout() const { return layout_; }
+  // All parameters; layout().size() floats. Writing them changes the model.
+  float* parameters() { return flat_.mutable_data_ptr<float>(); }
+  const float* parameters() const { return flat_.const_data_ptr<float>(); }
+
+  // Makes the parameters differentiable, with gradients accumulated into one flat tensor in the same order. Once.
+  void EnableGradients();
+  float* gradients() { return flat_grad_.mutable_data_ptr<float>(); }
+  void ZeroGradients();
+
+ private:
+  struct Layer {
+    at::Tensor input_norm, qkv, qkv_bias, q_norm, k_norm, o, post_norm, gate_up, down;
+  };
+
+  // View of the slots from `first` on as one tensor of `shape`.
+  at::Tensor View(const at::Tensor& flat, const std::string& first, std::vector<int64_t> shape) const;
+  // Runs `f` on every parameter tensor with the name of its first slot and its shape.
+  template <typename F>
+  void ForEachParameter(F f);
+
+  at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight) const;
+  at::Tensor Rope(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin) const;
+
+  ModelConfig config_;
+  ParameterLayout layout_;
+  at::Tensor flat_, flat_grad_;
+  at::Tensor embedding_, norm_, lm_head_;
+  std::vector<Layer> layers_;
+  at::Tensor inverse_frequencies_;
+};
+
+}  // namespace e3
+
+#endif  // E3_MODEL_TRANSFORMER_H_

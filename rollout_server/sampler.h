@@ -1,0 +1,33 @@
+// Draws the next token from a row of logits.
+#ifndef E3_ROLLOUT_SERVER_SAMPLER_H_
+#define E3_ROLLOUT_SERVER_SAMPLER_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "rollout_server/sequence.h"
+
+namespace e3 {
+
+// What a draw is keyed by, and the row it is made from.
+struct DrawRequest {
+  const float* logits;  // [vocab_size]
+  SamplingParams sampling;
+  uint64_t seed;
+  uint32_t sample;
+  uint64_t position;  // index of the token in the response
+};
+
+struct Draw {
+  uint32_t token;
+  float logprob;
+  float entropy;
+};
+
+// One draw a row, in parallel. The token is a pure function of its DrawRequest: inverse-CDF sampling in vocabulary order with a Philox number
+// keyed by (seed, sample, position). Temperature 0: the first of the most likely tokens. Logits must be finite.
+std::vector<Draw> SampleTokens(const std::vector<DrawRequest>& requests, int64_t vocab_size);
+
+}  // namespace e3
+
+#endif  // E3_ROLLOUT_SERVER_SAMPLER_H_

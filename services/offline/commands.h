@@ -1,0 +1,47 @@
+// The offline commands of e3: no service needed.
+#ifndef E3_SERVICES_OFFLINE_COMMANDS_H_
+#define E3_SERVICES_OFFLINE_COMMANDS_H_
+
+#include <string>
+
+#include "absl/status/status.h"
+
+namespace e3 {
+
+struct GenerateOptions {
+  std::string model, in = "-", out = "-";
+  int64_t budget = 0;
+  int64_t samples = 1;
+  double temperature = 1, top_p = 1, min_p = 0;
+  int64_t top_k = 0;
+  uint64_t seed = 0;
+  int threads = 0;
+  int64_t kv_cache_mib = 1024;
+  int64_t max_sequences = 256;
+};
+absl::Status RunGenerate(const GenerateOptions& options);
+
+struct ScoreOptions {
+  std::string model, in = "-", out = "-";
+  int threads = 0;
+};
+absl::Status RunScore(const ScoreOptions& options);
+
+struct VerifyOptions {
+  std::string task, in = "-", out = "-";
+  double format_score = 0;
+};
+absl::Status RunVerify(const VerifyOptions& options);
+
+struct SftOptions {
+  std::string file;
+  int threads = 0;
+};
+absl::Status RunSftFile(const SftOptions& options);
+
+// 0: one a core.
+void SetThreads(int threads);
+
+}  // namespace e3
+
+#endif  // E3_SERVICES_OFFLINE_COMMANDS_H_

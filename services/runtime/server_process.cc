@@ -1,0 +1,83 @@
+#include "services/runtime/server_process.h"
+
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/health_check_service_interface.h>
+#include <prometheus/exposer.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include "absl/strings/str_cat.h"
+#include "grpc/health/v1/health.pb.h"
+#include "services/runtime/log.h"
+#include "services/runtime/metrics.h"
+#include "services/runtime/rpc.h"
+
+namespace e3 {
+
+void AddServerFlags(CLI::App& app, int default_port, ServerFlags* flags) {
+  flags->listen = absl::StrCat("127.0.0.1:", default_port);
+  flags->metrics = absl::StrCat("127.0.0.1:", default_port + 100);
+  app.add_option("--listen", flags->listen, "Address of the gRPC server (host:port)")->capture_default_str();
+  app.add_option("--metrics", flags->metrics, "Address of the Prometheus endpoint /metrics; empty for none")
+      ->capture_default_str();
+}
+
+ServerProcess::ServerProcess(const std::string& name, const ServerFlags& flags) : name_(name), flags_(flags) {
+  SetLogProcess(name);
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  signal(SIGPIPE, SIG_IGN);
+}
+
+int ServerProcess::Run(const std::vector<grpc::Service*>& services, const std::function<void()>& drain) {
+  std::unique_ptr<prometheus::Exposer> exposer;
+  if (!flags_.metrics.empty()) {
+    try {
+      exposer = std::make_unique<prometheus::Exposer>(flags_.metrics);
+      exposer->RegisterCollectable(MetricsRegistry());
+    } catch (const std::exception& e) {
+      Log("error", "cannot serve /metrics; is the port taken? (--metrics HOST:PORT chooses another)",
+          {{"address", flags_.metrics}, {"error", e.what()}});
+      return 1;
+    }
+  }
+
+  // Touching the generated file links it in: reflection describes the health service from it.
+  (void)grpc::health::v1::HealthCheckRequest::descriptor();
+  grpc::EnableDefaultHealthCheckService(true);
+  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  grpc::ServerBuilder builder;
+  int port = 0;
+  builder.AddListeningPort(flags_.listen, grpc::InsecureServerCredentials(), &port);
+  // Two servers on one port would share its connections silently.
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 5000);
+  builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
+  builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
+  builder.SetMaxSendMessageSize(kMaxMessageBytes);
+  for (grpc::Service* service : services) builder.RegisterService(service);
+  std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
+  if (server == nullptr || port == 0) {
+    Log("error", "cannot listen; is the port taken? (--listen HOST:PORT chooses another)", {{"address", flags_.listen}});
+    return 1;
+  }
+  Log("info", "serving", {{"address", flags_.listen}, {"metrics", flags_.metrics}, {"pid", getpid()}});
+
+  sigset_t signals;
+  sigemptyset(&signals);
+  sigaddset(&signals, SIGTERM);
+  sigaddset(&signals, SIGINT);
+  int received = 0;
+  sigwait(&signals, &received);
+  Log("info", "draining", {{"signal", received == SIGTERM ? "SIGTERM" : "SIGINT"}});
+  server->GetHealthCheckService()->SetServingStatus(false);
+  if (drain) drain();
+  server->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(10));
+  Log("info", "stopped");
+  return 0;
+}
+
+}  // namespace e3
