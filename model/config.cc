@@ -115,25 +115,26 @@ absl::StatusOr<ModelConfig> ModelConfig::Load(const std::string& folder) {
   return config;
 }
 
+// In fp32 as transformers computes it: at long positions the last bit of a frequency shows in the angles.
 std::vector<float> ModelConfig::RopeInverseFrequencies() const {
   std::vector<float> frequencies(static_cast<size_t>(head_dim / 2));
   for (size_t i = 0; i < frequencies.size(); ++i) {
-    double exponent = 2.0 * static_cast<double>(i) / static_cast<double>(head_dim);
-    double f = 1.0 / std::pow(rope_theta, exponent);
+    const float exponent = static_cast<float>(2 * i) / static_cast<float>(head_dim);
+    float f = 1.0f / std::pow(static_cast<float>(rope_theta), exponent);
     if (rope_scaling) {
       const Llama3RopeScaling& s = *rope_scaling;
-      double wavelength = 2 * std::numbers::pi / f;
-      double low = s.original_max_position / s.low_freq_factor;
-      double high = s.original_max_position / s.high_freq_factor;
+      const float wavelength = static_cast<float>(2 * std::numbers::pi) / f;
+      const double low = s.original_max_position / s.low_freq_factor;
+      const double high = s.original_max_position / s.high_freq_factor;
       if (wavelength > low) {
-        f /= s.factor;
+        f /= static_cast<float>(s.factor);
       } else if (wavelength >= high) {
-        double smooth = (s.original_max_position / wavelength - s.low_freq_factor) /
-                        (s.high_freq_factor - s.low_freq_factor);
-        f = (1 - smooth) * f / s.factor + smooth * f;
+        const float smooth = static_cast<float>((s.original_max_position / wavelength - s.low_freq_factor) /
+                                                (s.high_freq_factor - s.low_freq_factor));
+        f = (1 - smooth) * f / static_cast<float>(s.factor) + smooth * f;
       }
     }
-    frequencies[i] = static_cast<float>(f);
+    frequencies[i] = f;
   }
   return frequencies;
 }

@@ -67,13 +67,6 @@ absl::Status Store::Get(const std::string& key, google::protobuf::MessageLite* v
 
 absl::Status Store::Delete(const std::string& key) { return FromRocks(db_->Delete(Durable(), key)); }
 
-absl::Status Store::DeletePrefix(const std::string& prefix) {
-  E3_ASSIGN_OR_RETURN(auto entries, Scan(prefix));
-  rocksdb::WriteBatch batch;
-  for (const auto& [key, value] : entries) E3_RETURN_IF_ERROR(FromRocks(batch.Delete(key)));
-  return FromRocks(db_->Write(Durable(), &batch));
-}
-
 absl::StatusOr<std::vector<std::pair<std::string, std::string>>> Store::Scan(const std::string& prefix) const {
   std::vector<std::pair<std::string, std::string>> entries;
   std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator(rocksdb::ReadOptions()));
@@ -82,6 +75,14 @@ absl::StatusOr<std::vector<std::pair<std::string, std::string>>> Store::Scan(con
   }
   E3_RETURN_IF_ERROR(FromRocks(it->status()));
   return entries;
+}
+
+absl::StatusOr<std::vector<std::string>> Store::Keys(const std::string& prefix) const {
+  std::vector<std::string> keys;
+  std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator(rocksdb::ReadOptions()));
+  for (it->Seek(prefix); it->Valid() && it->key().starts_with(prefix); it->Next()) keys.push_back(it->key().ToString());
+  E3_RETURN_IF_ERROR(FromRocks(it->status()));
+  return keys;
 }
 
 }  // namespace e3

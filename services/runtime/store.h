@@ -31,9 +31,9 @@ class Store {
   // NotFound when there is no such key; DataLoss when the value is not a `value`.
   absl::Status Get(const std::string& key, google::protobuf::MessageLite* value) const;
   absl::Status Delete(const std::string& key);
-  absl::Status DeletePrefix(const std::string& prefix);
   // Keys that start with `prefix`, in order, with their serialised values.
   absl::StatusOr<std::vector<std::pair<std::string, std::string>>> Scan(const std::string& prefix) const;
+  absl::StatusOr<std::vector<std::string>> Keys(const std::string& prefix) const;
 
  private:
   explicit Store(rocksdb::DB* db);

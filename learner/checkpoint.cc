@@ -1,0 +1,104 @@
+#include "learner/checkpoint.h"
+
+#include <xxhash.h>
+
+#include <algorithm>
+#include <cstring>
+#include <filesystem>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "nlohmann/json.hpp"
+#include "services/runtime/files.h"
+#include "services/runtime/status_macros.h"
+
+namespace e3 {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+constexpr const char* kChecked[] = {"model.safetensors", "trainer.safetensors"};
+
+absl::StatusOr<std::string> Checksum(const std::string& path) {
+  E3_ASSIGN_OR_RETURN(std::string content, ReadFile(path));
+  return absl::StrFormat("%016x", XXH3_64bits(content.data(), content.size()));
+}
+
+}  // namespace
+
+absl::Status SaveCheckpoint(const std::string& folder, const std::string& job_id, uint64_t step,
+                            const std::string& source_model, Trainer& trainer) {
+  return WriteFolderDurably(folder, [&](const std::string& part) -> absl::Status {
+    const ParameterLayout& layout = trainer.policy().layout();
+    E3_RETURN_IF_ERROR(SaveModel(part, source_model, layout, trainer.policy().parameters(), Dtype::kFloat32));
+    std::vector<TensorToWrite> tensors;
+    for (auto [name, values] : {std::pair("first_moment", &trainer.optimizer().first_moment()),
+                                std::pair("second_moment", &trainer.optimizer().second_moment()),
+                                std::pair("reference", &trainer.reference_parameters())}) {
+      tensors.push_back({name, {layout.size()}, Dtype::kFloat32, values->data()});
+    }
+    E3_RETURN_IF_ERROR(WriteSafetensors(part + "/trainer.safetensors", tensors, {}));
+    Json state = {{"job", job_id}, {"step", step}, {"updates", trainer.optimizer().updates()}};
+    for (const char* file : kChecked) {
+      E3_ASSIGN_OR_RETURN(state["checksums"][file], Checksum(absl::StrCat(part, "/", file)));
+    }
+    return WriteFileDurably(part + "/trainer.json", state.dump(2) + "\n");
+  });
+}
+
+absl::StatusOr<uint64_t> LoadCheckpoint(const std::string& folder, const std::string& job_id, Trainer& trainer) {
+  auto bad = [&](absl::string_view why) { return absl::DataLossError(absl::StrCat("checkpoint ", folder, " ", why)); };
+  absl::StatusOr<std::string> text = ReadFile(folder + "/trainer.json");
+  if (!text.ok()) return bad("has no trainer.json");
+  Json state = Json::parse(*text, nullptr, /*allow_exceptions=*/false);
+  if (!state.is_object() || !state.contains("step") || !state.contains("checksums")) return bad("has a broken trainer.json");
+  if (state.value("job", "") != job_id) {
+    return absl::FailedPreconditionError(absl::StrCat("checkpoint ", folder, " is of job ", state.value("job", "?"), ", not ", job_id));
+  }
+  for (const char* file : kChecked) {
+    absl::StatusOr<std::string> checksum = Checksum(absl::StrCat(folder, "/", file));
+    if (!checksum.ok() || *checksum != state["checksums"].value(file, "")) return bad(absl::StrCat("has a torn or corrupt ", file));
+  }
+  Transformer& policy = trainer.policy();
+  const size_t size = static_cast<size_t>(policy.layout().size());
+  std::vector<float> parameters(size);
+  E3_RETURN_IF_ERROR(LoadParameters(folder, policy.config(), policy.layout(), parameters.data()));
+  E3_ASSIGN_OR_RETURN(std::unique_ptr<SafetensorsReader> reader, SafetensorsReader::OpenFile(folder + "/trainer.safetensors"));
+  std::vector<float> moments[3];
+  const char* names[3] = {"first_moment", "second_moment", "reference"};
+  for (int i = 0; i < 3; ++i) {
+    E3_ASSIGN_OR_RETURN(TensorView view, reader->Get(names[i]));
+    if (static_cast<size_t>(view.num_elements()) != size) return bad("is of another model");
+    moments[i].resize(size);
+    E3_RETURN_IF_ERROR(CopyAsFloat(view, moments[i].data()));
+  }
+  trainer.ResetReference();
+  memcpy(policy.parameters(), parameters.data(), size * sizeof(float));
+  trainer.optimizer().first_moment() = std::move(moments[0]);
+  trainer.optimizer().second_moment() = std::move(moments[1]);
+  trainer.reference_parameters() = std::move(moments[2]);
+  trainer.optimizer().Restore(state.value("updates", int64_t{0}));
+  return state["step"].get<uint64_t>();
+}
+
+std::vector<std::string> ListCheckpoints(const std::string& parent) {
+  std::vector<std::string> folders;
+  std::error_code error;
+  for (const auto& entry : fs::directory_iterator(parent, error)) {
+    std::string name = entry.path().filename().string();
+    if (entry.is_directory() && absl::StartsWith(name, "step-") && !absl::StrContains(name, ".")) folders.push_back(entry.path().string());
+  }
+  std::sort(folders.rbegin(), folders.rend());
+  return folders;
+}
+
+std::string CheckpointFolder(const std::string& parent, uint64_t step) { return absl::StrFormat("%s/step-%06d", parent, step); }
+
+void PruneCheckpoints(const std::string& parent, int64_t keep) {
+  std::vector<std::string> folders = ListCheckpoints(parent);
+  std::error_code error;
+  for (size_t i = static_cast<size_t>(keep); i < folders.size(); ++i) fs::remove_all(folders[i], error);
+}
+
+}  // namespace e3

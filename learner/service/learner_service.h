@@ -1,0 +1,39 @@
+// The learner on gRPC.
+#ifndef E3_LEARNER_SERVICE_LEARNER_SERVICE_H_
+#define E3_LEARNER_SERVICE_LEARNER_SERVICE_H_
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <string>
+
+#include "e3/v1/learner.grpc.pb.h"
+#include "learner/service/learner_job.h"
+
+namespace e3 {
+
+class LearnerService final : public v1::Learner::Service {
+ public:
+  explicit LearnerService(const LearnerEnvironment& environment) : environment_(environment) {}
+
+  grpc::Status RunStage(grpc::ServerContext* context, const v1::RunStageRequest* request, grpc::ServerWriter<v1::StageEvent>* writer) override;
+  grpc::Status Measure(grpc::ServerContext* context, const v1::MeasureRequest* request, v1::MeasureReply* reply) override;
+  grpc::Status FinishJob(grpc::ServerContext* context, const v1::FinishJobRequest* request, v1::FinishJobReply* reply) override;
+
+  // Ends calls after what they are doing.
+  void Drain() { draining_ = true; }
+
+ private:
+  // The job, opened when it is not the one at hand. Called with the mutex held.
+  absl::StatusOr<LearnerJob*> Open(const std::string& job_id, const v1::JobSpec& spec);
+
+  LearnerEnvironment environment_;
+  // One call at a time: a new one waits until the one before has noticed that its client is gone.
+  std::mutex mutex_;
+  std::unique_ptr<LearnerJob> job_;
+  std::atomic<bool> draining_{false};
+};
+
+}  // namespace e3
+
+#endif  // E3_LEARNER_SERVICE_LEARNER_SERVICE_H_

@@ -1,0 +1,30 @@
+// The reward service as its clients see it.
+#ifndef E3_LEARNER_SERVICE_REWARD_CLIENT_H_
+#define E3_LEARNER_SERVICE_REWARD_CLIENT_H_
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "e3/v1/rewards.grpc.pb.h"
+
+namespace e3 {
+
+class RewardClient {
+ public:
+  explicit RewardClient(const std::string& address);
+
+  // A reply to every request, in order (ids are overwritten). When the service is away, what has no verdict yet is asked again: there is no
+  // silent zero. A request that cannot be judged is an error. Cancelled when `stop` says so; Unavailable after five minutes without an answer.
+  absl::StatusOr<std::vector<v1::ScoreReply>> Score(std::vector<v1::ScoreRequest> requests, const std::function<bool()>& stop);
+
+ private:
+  std::string address_;
+  std::unique_ptr<v1::Rewards::Stub> stub_;
+};
+
+}  // namespace e3
+
+#endif  // E3_LEARNER_SERVICE_REWARD_CLIENT_H_

@@ -1,0 +1,20 @@
+// What a finished job leaves for people and scripts.
+#ifndef E3_LEARNER_SERVICE_SUMMARY_H_
+#define E3_LEARNER_SERVICE_SUMMARY_H_
+
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "e3/v1/learner.pb.h"
+
+namespace e3 {
+
+// Writes into folder `output`: ledger.jsonl (a line a step: step, stage, data, weight versions, metrics), summary.json, and summary.html, a page with
+// the stages, how budgets were chosen, J before and after, and plots over the steps.
+absl::Status WriteSummary(const std::string& output, const std::string& model_folder, const v1::FinishJobRequest& request,
+                          const std::vector<v1::StepRecord>& records);
+
+}  // namespace e3
+
+#endif  // E3_LEARNER_SERVICE_SUMMARY_H_

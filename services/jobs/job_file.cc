@@ -1,0 +1,279 @@
+#include "services/jobs/job_file.h"
+
+#include <filesystem>
+#include <regex>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "model/config.h"
+#include "nlohmann/json.hpp"
+#include "services/runtime/status_macros.h"
+#include "services/runtime/yaml_message.h"
+#include "tasks/dataset.h"
+
+namespace e3 {
+namespace {
+
+v1::Training DefaultTraining() {
+  v1::Training t;
+  t.set_prompts_per_step(32);
+  t.set_group_size(16);
+  t.set_mini_batches(2);
+  t.set_micro_batch_tokens(4096);
+  t.set_learning_rate(1e-6);
+  t.set_beta1(0.9);
+  t.set_beta2(0.999);
+  t.set_epsilon(1e-8);
+  t.set_weight_decay(0.01);
+  t.set_warmup_updates(0);
+  t.set_max_grad_norm(1);
+  t.set_clip_low(0.2);
+  t.set_clip_high(0.2);
+  t.set_dual_clip(3);
+  t.set_kl_coef(0);
+  t.set_entropy_coef(0);
+  t.set_advantage_mask(v1::ADVANTAGE_MASK_NONE);
+  t.set_normalize_std(true);
+  t.set_checkpoint_every(5);
+  t.set_keep_checkpoints(2);
+  t.set_fresh_optimizer(true);
+  t.set_reset_reference(true);
+  return t;
+}
+
+void FillDefaults(v1::JobSpec* spec) {
+  if (!spec->has_seed()) spec->set_seed(0);
+  v1::Training training = DefaultTraining();
+  training.MergeFrom(spec->training());
+  *spec->mutable_training() = training;
+  if (!spec->sampling().has_temperature()) spec->mutable_sampling()->set_temperature(1);
+  if (spec->prompting().max_prompt_tokens() == 0) spec->mutable_prompting()->set_max_prompt_tokens(1024);
+  v1::Curriculum* curriculum = spec->mutable_curriculum();
+  if (curriculum->grid().empty()) {
+    for (int64_t budget : {4096, 8192, 16384}) curriculum->add_grid(budget);
+  }
+  if (!curriculum->has_kappa()) curriculum->set_kappa(1.2);
+  v1::Measurement* measurement = curriculum->mutable_measurement();
+  if (!measurement->has_prompts()) measurement->set_prompts(128);
+  if (!measurement->has_samples()) measurement->set_samples(1);
+  if (!measurement->has_pass_at()) measurement->set_pass_at(1);
+  for (int i = 0; i < curriculum->stages_size(); ++i) {
+    v1::Stage* stage = curriculum->mutable_stages(i);
+    if (stage->name().empty()) stage->set_name(absl::StrCat("stage-", i + 1));
+    if (stage->evaluation().empty()) stage->set_evaluation(stage->dataset());
+    if (stage->budget().empty()) stage->set_budget("auto");
+    if (stage->measure_every() == 0) stage->set_measure_every(10);
+  }
+}
+
+class Checker {
+ public:
+  Checker(v1::JobSpec* spec, const YamlPositions* at, std::string base) : spec_(*spec), at_(*at), base_(std::move(base)) {}
+
+  absl::Status Run() {
+    E3_RETURN_IF_ERROR(CheckName());
+    E3_RETURN_IF_ERROR(CheckModel());
+    E3_RETURN_IF_ERROR(CheckPrompting());
+    E3_RETURN_IF_ERROR(CheckDatasets());
+    E3_RETURN_IF_ERROR(CheckTraining("training", spec_.training()));
+    E3_RETURN_IF_ERROR(CheckSampling("sampling", spec_.sampling()));
+    return CheckCurriculum();
+  }
+
+ private:
+  absl::Status CheckName() {
+    if (spec_.name().empty()) return at_.Error("name", "required: letters, digits, '-', '_' and '.'");
+    static const std::regex kName("[A-Za-z0-9_.-]{1,64}");
+    if (!std::regex_match(spec_.name(), kName)) {
+      return at_.Error("name", "expected at most 64 letters, digits, '-', '_' and '.'");
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status ResolveHere(const std::string& key, std::string* path) {
+    absl::StatusOr<std::string> resolved = ResolvePath(*path, base_);
+    if (!resolved.ok()) return at_.Error(key, resolved.status().message());
+    *path = *resolved;
+    return absl::OkStatus();
+  }
+
+  absl::Status CheckModel() {
+    if (spec_.model().empty()) return at_.Error("model", "required: a Hugging Face folder");
+    E3_RETURN_IF_ERROR(ResolveHere("model", spec_.mutable_model()));
+    if (!spec_.output().empty()) E3_RETURN_IF_ERROR(ResolveHere("output", spec_.mutable_output()));
+    absl::StatusOr<ModelConfig> config = ModelConfig::Load(spec_.model());
+    if (!config.ok()) return at_.Error("model", config.status().message());
+    context_length_ = config->context_length;
+    if (config->eos_token_ids.empty()) return at_.Error("model", "its configuration names no eos_token_id");
+    for (const char* file : {"tokenizer.json"}) {
+      if (!std::filesystem::exists(spec_.model() + "/" + file)) return at_.Error("model", absl::StrCat("no ", file, " in ", spec_.model()));
+    }
+    if (!std::filesystem::exists(spec_.model() + "/model.safetensors") &&
+        !std::filesystem::exists(spec_.model() + "/model.safetensors.index.json")) {
+      return at_.Error("model", absl::StrCat("no model.safetensors in ", spec_.model()));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status CheckPrompting() {
+    const std::string& arguments = spec_.prompting().template_arguments();
+    if (!arguments.empty() && !nlohmann::json::parse(arguments, nullptr, false).is_object()) {
+      return at_.Error("prompting.template_arguments", "expected a JSON object, e.g. '{\"enable_thinking\": true}'");
+    }
+    if (spec_.prompting().max_prompt_tokens() < 1) return at_.Error("prompting.max_prompt_tokens", "must be at least 1");
+    if (spec_.reward().format_score() < 0 || spec_.reward().format_score() > 1) return at_.Error("reward.format_score", "must be in [0, 1]");
+    return absl::OkStatus();
+  }
+
+  absl::Status CheckDatasets() {
+    if (spec_.datasets().empty()) return at_.Error("datasets", "required: at least one data set");
+    for (auto& [name, dataset] : *spec_.mutable_datasets()) {
+      const std::string key = absl::StrCat("datasets.", name);
+      const int sources = static_cast<int>(!dataset.file().empty()) + static_cast<int>(dataset.has_countdown()) +
+                          static_cast<int>(dataset.has_multiplication());
+      if (sources != 1) return at_.Error(key, "needs exactly one of: file, countdown, multiplication");
+      if (!dataset.task().empty() && dataset.task() != "math" && dataset.task() != "countdown") {
+        return at_.Error(key + ".task", "expected math or countdown");
+      }
+      try {
+        std::regex pattern(dataset.gold_pattern());
+      } catch (const std::regex_error& e) {
+        return at_.Error(key + ".gold_pattern", absl::StrCat("not a regular expression: ", e.what()));
+      }
+      if (dataset.has_countdown()) {
+        const v1::Countdown& c = dataset.countdown();
+        if (c.numbers() != 0 && (c.numbers() < 2 || c.numbers() > 8)) return at_.Error(key + ".countdown.numbers", "must be 2 to 8");
+        if (c.count() < 1) return at_.Error(key + ".countdown.count", "required: how many puzzles");
+        for (const std::string& other : c.exclude()) {
+          auto it = spec_.datasets().find(other);
+          if (it == spec_.datasets().end() || !it->second.has_countdown() || !it->second.countdown().exclude().empty()) {
+            return at_.Error(key + ".countdown.exclude", absl::StrCat("'", other, "' is not a countdown data set without an exclude of its own"));
+          }
+        }
+      }
+      if (dataset.has_multiplication()) {
+        if (dataset.multiplication().digits() < 0 || dataset.multiplication().digits() > 17) return at_.Error(key + ".multiplication.digits", "must be 1 to 17");
+        if (dataset.multiplication().count() < 1) return at_.Error(key + ".multiplication.count", "required: how many problems");
+      }
+      if (!dataset.file().empty()) {
+        E3_RETURN_IF_ERROR(ResolveHere(key + ".file", dataset.mutable_file()));
+        if (!std::filesystem::exists(dataset.file())) return at_.Error(key + ".file", absl::StrCat("no such file: ", dataset.file()));
+      }
+    }
+    for (const auto& [name, dataset] : spec_.datasets()) {
+      absl::StatusOr<std::vector<Problem>> problems = LoadDataset(spec_, name);
+      if (!problems.ok()) return at_.Error(absl::StrCat("datasets.", name), problems.status().message());
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status CheckTraining(const std::string& key, const v1::Training& t) {
+    auto positive = [&](const char* name, double value) {
+      return value > 0 ? absl::OkStatus() : at_.Error(absl::StrCat(key, ".", name), "must be above 0");
+    };
+    auto not_negative = [&](const char* name, double value) {
+      return value >= 0 ? absl::OkStatus() : at_.Error(absl::StrCat(key, ".", name), "must not be negative");
+    };
+    E3_RETURN_IF_ERROR(positive("prompts_per_step", static_cast<double>(t.prompts_per_step())));
+    E3_RETURN_IF_ERROR(positive("group_size", static_cast<double>(t.group_size())));
+    if (t.group_size() < 2) return at_.Error(key + ".group_size", "must be at least 2: an advantage compares a group's rollouts");
+    E3_RETURN_IF_ERROR(positive("mini_batches", static_cast<double>(t.mini_batches())));
+    if (t.prompts_per_step() % t.mini_batches() != 0) {
+      return at_.Error(key + ".mini_batches", absl::StrCat("must divide prompts_per_step (", t.prompts_per_step(), ")"));
+    }
+    E3_RETURN_IF_ERROR(positive("micro_batch_tokens", static_cast<double>(t.micro_batch_tokens())));
+    E3_RETURN_IF_ERROR(not_negative("learning_rate", t.learning_rate()));
+    E3_RETURN_IF_ERROR(not_negative("weight_decay", t.weight_decay()));
+    E3_RETURN_IF_ERROR(positive("epsilon", t.epsilon()));
+    for (auto [name, beta] : {std::pair("beta1", t.beta1()), std::pair("beta2", t.beta2())}) {
+      if (beta < 0 || beta >= 1) return at_.Error(absl::StrCat(key, ".", name), "must be in [0, 1)");
+    }
+    E3_RETURN_IF_ERROR(not_negative("warmup_updates", static_cast<double>(t.warmup_updates())));
+    E3_RETURN_IF_ERROR(not_negative("max_grad_norm", t.max_grad_norm()));
+    if (t.clip_low() < 0 || t.clip_low() > 1) return at_.Error(key + ".clip_low", "must be in [0, 1]");
+    E3_RETURN_IF_ERROR(not_negative("clip_high", t.clip_high()));
+    if (t.dual_clip() <= 1) return at_.Error(key + ".dual_clip", "must be above 1");
+    E3_RETURN_IF_ERROR(not_negative("kl_coef", t.kl_coef()));
+    E3_RETURN_IF_ERROR(not_negative("entropy_coef", t.entropy_coef()));
+    E3_RETURN_IF_ERROR(positive("checkpoint_every", static_cast<double>(t.checkpoint_every())));
+    return not_negative("keep_checkpoints", static_cast<double>(t.keep_checkpoints()));
+  }
+
+  absl::Status CheckSampling(const std::string& key, const v1::Sampling& s) {
+    if (s.temperature() <= 0) return at_.Error(key + ".temperature", "must be above 0: training needs draws from the policy");
+    for (auto [name, set] : {std::pair("top_p", s.top_p() != 0 && s.top_p() != 1), std::pair("min_p", s.min_p() != 0), std::pair("top_k", s.top_k() != 0)}) {
+      if (set) {
+        return at_.Error(absl::StrCat(key, ".", name),
+                         "is refused for training: the log-probabilities of truncated sampling are not the policy's");
+      }
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status CheckCurriculum() {
+    const v1::Curriculum& c = spec_.curriculum();
+    int64_t previous = 0;
+    for (int i = 0; i < c.grid_size(); ++i) {
+      if (c.grid(i) <= previous) return at_.Error(absl::StrCat("curriculum.grid[", i, "]"), "the grid must be ascending and above 0");
+      previous = c.grid(i);
+    }
+    if (c.kappa() <= 1) return at_.Error("curriculum.kappa", "must be above 1 (Eq. 2)");
+    if (c.measurement().prompts() < 1) return at_.Error("curriculum.measurement.prompts", "must be at least 1");
+    if (c.measurement().samples() < 1) return at_.Error("curriculum.measurement.samples", "must be at least 1");
+    if (c.measurement().pass_at() < 1 || c.measurement().pass_at() > c.measurement().samples()) {
+      return at_.Error("curriculum.measurement.pass_at", absl::StrCat("must be 1 to samples (", c.measurement().samples(), ")"));
+    }
+    if (c.stages().empty()) return at_.Error("curriculum.stages", "required: at least one stage");
+    for (int i = 0; i < c.stages_size(); ++i) {
+      const v1::Stage& stage = c.stages(i);
+      const std::string key = absl::StrCat("curriculum.stages[", i, "]");
+      std::vector<std::string> names;
+      for (const auto& [name, dataset] : spec_.datasets()) names.push_back(name);
+      std::sort(names.begin(), names.end());
+      for (auto [field, name] : {std::pair("dataset", stage.dataset()), std::pair("evaluation", stage.evaluation())}) {
+        if (spec_.datasets().count(name) == 0) {
+          return at_.Error(absl::StrCat(key, ".", field), absl::StrCat("no data set '", name, "'; there are: ", absl::StrJoin(names, ", ")));
+        }
+      }
+      if (stage.steps() < 1) return at_.Error(key + ".steps", "required: at least 1");
+      if (stage.measure_every() < 1) return at_.Error(key + ".measure_every", "must be at least 1");
+      int64_t budget = 0;
+      if (stage.budget() == "auto") {
+        budget = c.grid(c.grid_size() - 1);
+      } else if (!absl::SimpleAtoi(stage.budget(), &budget) || budget < 1) {
+        return at_.Error(key + ".budget", absl::StrCat("expected \"auto\" or a number of tokens, got '", stage.budget(), "'"));
+      }
+      if (2 * std::max(budget, c.grid(c.grid_size() - 1)) >= context_length_) {
+        return at_.Error(stage.budget() == "auto" ? "curriculum.grid" : key + ".budget",
+                         absl::StrCat("twice the largest budget (", 2 * std::max(budget, c.grid(c.grid_size() - 1)),
+                                      " tokens) does not fit in the model's context of ", context_length_));
+      }
+      v1::Training training = spec_.training();
+      training.MergeFrom(stage.training());
+      E3_RETURN_IF_ERROR(CheckTraining(key + ".training", training));
+      v1::Sampling sampling = spec_.sampling();
+      sampling.MergeFrom(stage.sampling());
+      E3_RETURN_IF_ERROR(CheckSampling(key + ".sampling", sampling));
+    }
+    return absl::OkStatus();
+  }
+
+  v1::JobSpec& spec_;
+  const YamlPositions& at_;
+  std::string base_;
+  int64_t context_length_ = 0;
+};
+
+}  // namespace
+
+absl::StatusOr<v1::JobSpec> ParseJob(const std::string& yaml, const std::string& path) {
+  v1::JobSpec spec;
+  E3_ASSIGN_OR_RETURN(YamlPositions positions, ParseYamlMessage(yaml, path, &spec));
+  FillDefaults(&spec);
+  E3_RETURN_IF_ERROR(Checker(&spec, &positions, std::filesystem::absolute(path).parent_path().string()).Run());
+  return spec;
+}
+
+}  // namespace e3
