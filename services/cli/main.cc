@@ -158,7 +158,7 @@ void AddUpFlags(CLI::App* command, UpOptions* up) {
 }
 
 int Main(int argc, char** argv) {
-  for (const char* name : {"generate", "score", "verify", "sft"}) {
+  for (const char* name : {"generate", "score", "encode", "decode", "verify", "sft"}) {
     if (argc > 1 && std::string(argv[1]) == name) {
       std::cerr << "e3: " << ExecOffline(argc, argv).message() << "\n";
       return 1;
@@ -216,6 +216,8 @@ int Main(int argc, char** argv) {
   // Listed here for --help; handled above.
   app.add_subcommand("generate", "Offline: sample responses to prompts (JSONL)");
   app.add_subcommand("score", "Offline: log-probabilities of given tokens (JSONL)");
+  app.add_subcommand("encode", "Offline: token ids of prompts and chats (JSONL)");
+  app.add_subcommand("decode", "Offline: text of token ids (JSONL)");
   app.add_subcommand("verify", "Offline: judge responses (JSONL)");
   app.add_subcommand("sft", "Offline: supervised fine-tuning");
 

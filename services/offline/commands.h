@@ -27,6 +27,12 @@ struct ScoreOptions {
 };
 absl::Status RunScore(const ScoreOptions& options);
 
+struct TokenizeOptions {
+  std::string model, in = "-", out = "-";
+};
+absl::Status RunEncode(const TokenizeOptions& options);
+absl::Status RunDecode(const TokenizeOptions& options);
+
 struct VerifyOptions {
   std::string task, in = "-", out = "-";
   double format_score = 0;

@@ -53,6 +53,18 @@ int main(int argc, char** argv) {
   score_command->add_option("--threads", score.threads, "0: one a core")->capture_default_str();
   score_command->callback([&] { status = e3::RunScore(score); });
 
+  e3::TokenizeOptions tokenize;
+  CLI::App* encode_command = app.add_subcommand("encode", "Token ids of prompts and chats, as generation sees them");
+  encode_command->footer("A line has \"prompt\" or \"messages\" (and optionally \"chat_template_arguments\"). Out: id, token_ids.");
+  CLI::App* decode_command = app.add_subcommand("decode", "Text of token ids");
+  decode_command->footer("A line has \"token_ids\". Out: id, text.");
+  for (CLI::App* command : {encode_command, decode_command}) {
+    command->add_option("--model", tokenize.model, "Hugging Face folder")->required();
+    in_out(command, tokenize.in, tokenize.out);
+  }
+  encode_command->callback([&] { status = e3::RunEncode(tokenize); });
+  decode_command->callback([&] { status = e3::RunDecode(tokenize); });
+
   e3::VerifyOptions verify;
   CLI::App* verify_command = app.add_subcommand("verify", "Judge responses as the reward service does");
   verify_command->footer(

@@ -3,9 +3,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "learner/token_logprobs.h"
-#include "model/prompt_encoder.h"
 #include "services/offline/commands.h"
-#include "services/offline/jsonl.h"
+#include "services/offline/prompt_line.h"
 #include "services/runtime/status_macros.h"
 
 namespace e3 {
@@ -22,12 +21,12 @@ absl::Status RunScore(const ScoreOptions& o) {
     E3_ASSIGN_OR_RETURN(std::optional<Json> line, reader->Next());
     if (!line) break;
     std::vector<uint32_t> ids;
-    if (line->contains("token_ids") && (*line)["token_ids"].is_array()) {
-      for (const Json& id : (*line)["token_ids"]) {
-        if (!id.is_number_unsigned() || id.get<uint64_t>() >= static_cast<uint64_t>(model->config().vocab_size)) {
-          return reader->Error(absl::StrCat("token id ", id.dump(), " is not in the vocabulary"));
-        }
-        ids.push_back(id.get<uint32_t>());
+    if (line->contains("token_ids")) {
+      absl::StatusOr<std::vector<uint32_t>> given = TokenIds(*line);
+      if (!given.ok()) return reader->Error(given.status().message());
+      ids = *std::move(given);
+      for (uint32_t id : ids) {
+        if (id >= model->config().vocab_size) return reader->Error(absl::StrCat("token id ", id, " is not in the vocabulary"));
       }
     } else if (line->contains("text") && (*line)["text"].is_string()) {
       absl::StatusOr<std::vector<uint32_t>> encoded = encoder->EncodeText((*line)["text"].get<std::string>());

@@ -6,6 +6,7 @@
 #define E3_SERVICES_RUNTIME_PHILOX_H_
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <numeric>
 #include <vector>

@@ -1,0 +1,56 @@
+"""kill -9 of each service in turn during a job: it is restarted, the job finishes, and the ledger is that of an undisturbed run.
+
+With `default` as its argument the same is done to the default job (about five minutes).
+"""
+import sys
+import time
+
+from harness import ROOT, SERVICES, Cluster, check, ledger, run, write_job
+
+DEFAULT = sys.argv[1:] == ["default"]
+
+
+def last_step(c, job):
+    row = next(line for line in run("list", "--state", c.state).splitlines() if line.startswith(job))
+    return int(row.split()[4]), row
+
+
+def finish(c, job_file, victims):
+    job = c.submit(job_file)
+    for i, name in enumerate(victims):
+        target = 1 + 2 * i
+        for _ in range(1500):
+            step, row = last_step(c, job)
+            if step >= target or "succeeded" in row:
+                break
+            time.sleep(0.1)
+        check("succeeded" not in row and "failed" not in row, f"the job runs when {name} is killed at step {step}")
+        before = c.processes()[name]["restarts"]
+        c.kill(name)
+        for _ in range(200):
+            if c.processes()[name]["restarts"] > before:
+                break
+            time.sleep(0.1)
+        check(c.processes()[name]["restarts"] == before + 1, f"{name} was killed and started again")
+        for _ in range(200):  # the list needs the job service
+            try:
+                last_step(c, job)
+                break
+            except SystemExit:
+                time.sleep(0.1)
+    run("watch", job, "--state", c.state)
+    return ledger(c.output(job))
+
+
+with Cluster() as c:
+    job_file = ROOT / "deploy/jobs/countdown.yaml" if DEFAULT else write_job(c.state, "killed", [(64, 12), ("auto", 4)])
+    disturbed = finish(c, job_file, SERVICES)
+    steps = 28 if DEFAULT else 16
+    check([r["step"] for r in disturbed] == list(range(1, steps + 1)), f"no step of {steps} is missing or counted twice")
+    check([r["generated_by"]["step"] for r in disturbed] == list(range(steps)), "each step learned from the weights of the step before")
+    check(all(r["produced"]["step"] == r["step"] for r in disturbed), "each step made the next version")
+    if not DEFAULT:
+        undisturbed = finish(c, job_file, [])
+        check([r["data"] for r in disturbed] == [r["data"] for r in undisturbed], "the data of every step is that of the undisturbed run")
+        same = sum(a["metrics"]["reward"] == b["metrics"]["reward"] and a["metrics"]["loss"] == b["metrics"]["loss"] for a, b in zip(disturbed, undisturbed))
+        check(same == steps, f"reward and loss of {same} of {steps} steps are those of the undisturbed run, to the last bit")

@@ -1,0 +1,153 @@
+#include "learner/policy_loss.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/tensor.h>
+
+#include <catch2/catch.hpp>
+#include <filesystem>
+
+#include "learner/checkpoint.h"
+#include "learner/trainer.h"
+#include "services/runtime/files.h"
+#include "services/runtime/philox.h"
+
+namespace e3 {
+namespace {
+
+const std::string kStarter = std::string(E3_SOURCE_DIR) + "/deploy/models/countdown-starter";
+
+at::Tensor T(float x) { return at::tensor({x}); }
+
+double Loss(float logp, float old, float advantage, double low, double high) {
+  PolicyLossOptions o;
+  o.clip_low = low;
+  o.clip_high = high;
+  return TokenPolicyLoss(T(logp), T(old), T(advantage), o).item<float>();
+}
+
+TEST_CASE("golden values of the clipped policy loss") {
+  CHECK(Loss(-0.2f, -1, 1.5f, .2, .5) == Approx(-2.25).margin(1e-6));
+  CHECK(Loss(-0.2f, -1, 1.5f, .2, .35) == Approx(-2.025).margin(1e-6));
+  CHECK(Loss(-0.2f, -1, 1.5f, .2, .2) == Approx(-1.8).margin(1e-6));
+  CHECK(Loss(-0.2f, -1, -0.5f, .2, .2) == Approx(1.112770).margin(1e-6));
+  CHECK(Loss(-0.5f, -2, -0.5f, .2, .2) == Approx(1.5).margin(1e-6));
+  CHECK(Loss(-1.5f, -1, -0.5f, .2, .2) == Approx(0.4).margin(1e-6));
+  CHECK(Loss(-1.5f, -1, 1.5f, .2, .2) == Approx(-0.909796).margin(1e-6));
+}
+
+TEST_CASE("golden values of the k3 estimate") {
+  CHECK(TokenKl(T(-1), T(-1.5f)).item<float>() == Approx(0.106531).margin(1e-6));
+  CHECK(TokenKl(T(-1), T(-0.5f)).item<float>() == Approx(0.148721).margin(1e-6));
+  CHECK(TokenKl(T(-1), T(-4)).item<float>() == Approx(2.049787).margin(1e-6));
+  CHECK(TokenKl(T(-1), T(3)).item<float>() == Approx(10).margin(1e-6));
+}
+
+std::vector<TrainingRollout> Rollouts() {
+  std::vector<TrainingRollout> rollouts;
+  PhiloxStream random(3);
+  for (int i = 0; i < 9; ++i) {
+    TrainingRollout r;
+    for (int64_t n = random.Between(1, 9); n > 0; --n) r.sequence.prompt.push_back(static_cast<uint32_t>(random.Below(265)));
+    for (int64_t n = random.Between(1, 40); n > 0; --n) {
+      r.sequence.response.push_back(static_cast<uint32_t>(random.Below(265)));
+      r.old_logprobs.push_back(static_cast<float>(-6 - random.Uniform()));
+    }
+    r.advantage = i % 3 == 0 ? 1.4 : i % 3 == 1 ? -0.7 : 0;
+    rollouts.push_back(r);
+  }
+  return rollouts;
+}
+
+v1::Training Settings() {
+  v1::Training t;
+  t.set_micro_batch_tokens(100000);
+  t.set_learning_rate(1e-3);
+  t.set_beta1(0.9);
+  t.set_beta2(0.999);
+  t.set_epsilon(1e-8);
+  t.set_max_grad_norm(0);
+  t.set_clip_low(0.2);
+  t.set_clip_high(0.3);
+  t.set_dual_clip(3);
+  return t;
+}
+
+std::vector<float> GradientAfter(const v1::Training& settings) {
+  Trainer trainer(*Transformer::Load(kStarter));
+  std::vector<TrainingRollout> rollouts = Rollouts();
+  std::vector<const TrainingRollout*> pointers;
+  for (const TrainingRollout& r : rollouts) pointers.push_back(&r);
+  // The reference differs from the policy, so that KL has a gradient.
+  for (float& x : trainer.reference_parameters()) x *= 1.05f;
+  trainer.Update(pointers, settings, 0.9);
+  return {trainer.policy().gradients(), trainer.policy().gradients() + trainer.policy().layout().size()};
+}
+
+double RelativeDifference(const std::vector<float>& a, const std::vector<float>& b) {
+  double difference = 0, norm = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    difference += (a[i] - b[i]) * static_cast<double>(a[i] - b[i]);
+    norm += static_cast<double>(a[i]) * a[i];
+  }
+  return std::sqrt(difference / norm);
+}
+
+TEST_CASE("micro-batching changes nothing but rounding") {
+  for (int variant = 0; variant < 3; ++variant) {
+    v1::Training settings = Settings();
+    if (variant == 1) settings.set_advantage_mask(v1::ADVANTAGE_MASK_NEGATIVE);
+    if (variant == 2) {
+      settings.set_kl_coef(0.01);
+      settings.set_entropy_coef(0.02);
+    }
+    std::vector<float> whole = GradientAfter(settings);
+    settings.set_micro_batch_tokens(30);
+    CHECK(RelativeDifference(whole, GradientAfter(settings)) < 1e-5);
+  }
+}
+
+TEST_CASE("GRPOMask sees only what was better than its group, and averages over just that") {
+  v1::Training masked = Settings();
+  masked.set_advantage_mask(v1::ADVANTAGE_MASK_NEGATIVE);
+  std::vector<float> plain = GradientAfter(Settings()), mask = GradientAfter(masked);
+  CHECK(RelativeDifference(plain, mask) > 0.1);
+}
+
+TEST_CASE("a checkpoint brings back exactly what was saved, and refuses what is torn or foreign") {
+  char name[] = "/tmp/e3-checkpoint-XXXXXX";
+  const std::string folder = std::string(mkdtemp(name)) + "/step-000003";
+  Trainer trainer(*Transformer::Load(kStarter));
+  std::vector<TrainingRollout> rollouts = Rollouts();
+  std::vector<const TrainingRollout*> pointers;
+  for (const TrainingRollout& r : rollouts) pointers.push_back(&r);
+  trainer.Update(pointers, Settings(), 1);
+  REQUIRE(SaveCheckpoint(folder, "job", 3, kStarter, trainer).ok());
+  trainer.Update(pointers, Settings(), 1);
+
+  Trainer resumed(*Transformer::Load(kStarter));
+  REQUIRE(*LoadCheckpoint(folder, "job", resumed) == 3);
+  resumed.Update(pointers, Settings(), 1);
+  const size_t bytes = static_cast<size_t>(trainer.policy().layout().size()) * 4;
+  CHECK(memcmp(resumed.policy().parameters(), trainer.policy().parameters(), bytes) == 0);
+
+  CHECK(absl::IsFailedPrecondition(LoadCheckpoint(folder, "another", resumed).status()));
+  for (const char* file : {"model.safetensors", "trainer.safetensors", "trainer.json"}) {
+    const std::string path = folder + "/" + file, whole = *ReadFile(path);
+    REQUIRE(WriteFileDurably(path, whole.substr(0, whole.size() / 2)).ok());
+    CHECK(absl::IsDataLoss(LoadCheckpoint(folder, "job", resumed).status()));
+    std::string flipped = whole;
+    flipped[flipped.size() / 2] ^= 1;
+    if (std::string(file) != "trainer.json") {
+      REQUIRE(WriteFileDurably(path, flipped).ok());
+      CHECK(absl::IsDataLoss(LoadCheckpoint(folder, "job", resumed).status()));
+    }
+    std::filesystem::remove(path);
+    CHECK(absl::IsDataLoss(LoadCheckpoint(folder, "job", resumed).status()));
+    REQUIRE(WriteFileDurably(path, whole).ok());
+  }
+  // What was refused changed nothing.
+  CHECK(memcmp(resumed.policy().parameters(), trainer.policy().parameters(), bytes) == 0);
+}
+
+}  // namespace
+}  // namespace e3

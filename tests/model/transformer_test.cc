@@ -1,0 +1,132 @@
+#include "model/transformer.h"
+
+#include <ATen/core/grad_mode.h>
+
+#include <catch2/catch.hpp>
+
+#include "learner/sft.h"
+#include "learner/token_logprobs.h"
+#include "rollout_server/engine.h"
+#include "services/runtime/philox.h"
+
+namespace e3 {
+namespace {
+
+const std::string kStarter = std::string(E3_SOURCE_DIR) + "/deploy/models/countdown-starter";
+
+std::vector<uint32_t> Prompt(PhiloxStream& random) {
+  // "Numbers a b c Target t <think>" by token id.
+  std::vector<uint32_t> ids = {2};
+  for (int i = 0; i < 3; ++i) ids.push_back(static_cast<uint32_t>(24 + 15 + random.Between(1, 15)));
+  ids.push_back(3);
+  ids.push_back(static_cast<uint32_t>(24 + 15 + random.Between(1, 100)));
+  ids.push_back(4);
+  return ids;
+}
+
+TEST_CASE("rollouts carry the learner's own log-probabilities") {
+  auto model = Transformer::Load(kStarter);
+  REQUIRE(model.ok());
+  EngineLimits limits;
+  limits.scheduler = {64, 100};
+  limits.num_blocks = 150;  // little enough that sequences are preempted
+  limits.context_length = 2048;
+  limits.eos_token_ids = {1};
+  TransformerRunner runner(model->get(), limits.num_blocks);
+  Engine engine(limits, &runner);
+  PhiloxStream random(2);
+  std::vector<RolloutRequest> requests;
+  for (uint64_t id = 0; id < 24; ++id) {
+    RolloutRequest r;
+    r.id = id;
+    r.prompt = Prompt(random);
+    r.n = 3;
+    r.budget = 80;
+    r.seed = id;
+    r.sampling.temperature = id % 2 == 0 ? 1.0 : 0.7;
+    requests.push_back(r);
+    REQUIRE(engine.Add(r).ok());
+  }
+  std::map<std::pair<uint64_t, uint32_t>, std::vector<TokenOutput>> rollouts;
+  while (!engine.idle()) {
+    for (const TokenOutput& o : engine.Step()) rollouts[{o.request_id, o.sample}].push_back(o);
+  }
+  CHECK(rollouts.size() == 72);
+  CHECK(engine.scheduler().num_preempted() > 0);
+  at::NoGradGuard no_grad;
+  double worst = 0, worst_entropy = 0;
+  size_t different_bits = 0, tokens = 0;
+  for (const auto& [key, outputs] : rollouts) {
+    TrainingSequence sequence{requests[key.first].prompt, {}};
+    for (const TokenOutput& o : outputs) sequence.response.push_back(o.token);
+    TokenLogprobs scores = ForwardLogprobs(**model, Pack({&sequence}), requests[key.first].sampling.temperature);
+    for (size_t i = 0; i < outputs.size(); ++i) {
+      const double difference = std::abs(scores.logprobs.const_data_ptr<float>()[i] - outputs[i].logprob);
+      worst = std::max(worst, difference);
+      different_bits += difference != 0;
+      worst_entropy = std::max(worst_entropy, static_cast<double>(std::abs(scores.entropies.const_data_ptr<float>()[i] - outputs[i].entropy)));
+      ++tokens;
+    }
+  }
+  INFO("largest difference " << worst << ", " << different_bits << " of " << tokens << " tokens differ in their last bits");
+  CHECK(worst < 2e-5);
+  CHECK(worst_entropy < 2e-5);
+}
+
+TEST_CASE("gradients agree with finite differences") {
+  ModelConfig config;
+  config.hidden_size = 16;
+  config.intermediate_size = 24;
+  config.num_layers = 2;
+  config.num_heads = 4;
+  config.num_kv_heads = 2;
+  config.head_dim = 8;
+  config.vocab_size = 19;
+  config.tie_word_embeddings = true;
+  config.qk_norm = true;
+  Transformer model(config);
+  InitializeParameters(1, model.layout(), model.parameters());
+  for (int64_t i = 0; i < model.layout().size(); ++i) model.parameters()[i] += 0.1f * static_cast<float>(UniformDouble(4, static_cast<uint64_t>(i), 0) - 0.5);
+  model.EnableGradients();
+  TrainingSequence a{{1, 2, 3}, {4, 5, 6, 7}}, b{{8}, {9, 10}};
+  PackedBatch batch = Pack({&a, &b});
+  auto objective = [&] {
+    TokenLogprobs t = ForwardLogprobs(model, batch, 0.8);
+    return t.logprobs.sum() + t.entropies.sum() * 0.3;
+  };
+  model.ZeroGradients();
+  objective().backward();
+  at::NoGradGuard no_grad;
+  PhiloxStream random(5);
+  for (const ParameterSlot& slot : model.layout().slots()) {
+    for (int k = 0; k < 4; ++k) {
+      const int64_t i = slot.offset + random.Below(slot.size);
+      float* p = model.parameters() + i;
+      // Five points: the small embeddings are normalised at once, so the objective bends quickly along them.
+      const float kept = *p, h = 4e-3f;
+      auto at = [&](float step) {
+        *p = kept + step * h;
+        const double value = objective().item<float>();
+        *p = kept;
+        return value;
+      };
+      const double slope = (8 * (at(1) - at(-1)) - (at(2) - at(-2))) / (12 * h);
+      INFO(slot.name);
+      CHECK(model.gradients()[i] == Approx(slope).margin(4e-3).epsilon(0.01));
+    }
+  }
+}
+
+TEST_CASE("saving and loading gives the same model") {
+  auto model = Transformer::Load(kStarter);
+  REQUIRE(model.ok());
+  char name[] = "/tmp/e3-model-XXXXXX";
+  const std::string folder = mkdtemp(name);
+  REQUIRE(SaveModel(folder, kStarter, (*model)->layout(), (*model)->parameters(), Dtype::kFloat32).ok());
+  auto again = Transformer::Load(folder);
+  REQUIRE(again.ok());
+  CHECK(memcmp((*again)->parameters(), (*model)->parameters(), static_cast<size_t>((*model)->layout().size()) * 4) == 0);
+}
+
+}  // namespace
+}  // namespace e3

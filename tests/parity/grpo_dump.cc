@@ -1,0 +1,48 @@
+// grpo_dump POLICY REFERENCE BATCH.json OUT.safetensors: the gradients of one Trainer::Update, for tests/parity/grpo.py.
+#include <iostream>
+
+#include "learner/trainer.h"
+#include "nlohmann/json.hpp"
+#include "services/runtime/files.h"
+
+int main(int argc, char** argv) {
+  if (argc != 5) return 2;
+  auto policy = e3::Transformer::Load(argv[1]);
+  auto reference = e3::Transformer::Load(argv[2]);
+  auto text = e3::ReadFile(argv[3]);
+  if (!policy.ok() || !reference.ok() || !text.ok()) {
+    std::cerr << policy.status() << reference.status() << text.status() << "\n";
+    return 1;
+  }
+  nlohmann::json json = nlohmann::json::parse(*text);
+  const auto& o = json["options"];
+  e3::v1::Training t;
+  t.set_micro_batch_tokens(o["micro"]);
+  t.set_beta1(0.9);
+  t.set_beta2(0.999);
+  t.set_epsilon(1e-8);
+  t.set_clip_low(o["clip_low"]);
+  t.set_clip_high(o["clip_high"]);
+  t.set_dual_clip(o["dual_clip"]);
+  t.set_kl_coef(o["kl_coef"]);
+  t.set_entropy_coef(o["entropy_coef"]);
+  t.set_advantage_mask(o["mask"] ? e3::v1::ADVANTAGE_MASK_NEGATIVE : e3::v1::ADVANTAGE_MASK_NONE);
+  std::vector<e3::TrainingRollout> rollouts;
+  for (const auto& r : json["rollouts"]) rollouts.push_back({{r["prompt"], r["response"]}, r["old_logprobs"], r["advantage"]});
+  std::vector<const e3::TrainingRollout*> pointers;
+  for (const auto& r : rollouts) pointers.push_back(&r);
+
+  e3::Trainer trainer(*std::move(policy));
+  trainer.reference_parameters().assign((*reference)->parameters(), (*reference)->parameters() + (*reference)->layout().size());
+  e3::UpdateStatistics statistics = trainer.Update(pointers, t, o["temperature"]);
+  std::vector<e3::TensorToWrite> tensors;
+  for (const e3::ParameterSlot& slot : trainer.policy().layout().slots()) {
+    tensors.push_back({slot.name, slot.shape, e3::Dtype::kFloat32, trainer.policy().gradients() + slot.offset});
+  }
+  if (absl::Status status = e3::WriteSafetensors(argv[4], tensors, {}); !status.ok()) {
+    std::cerr << status << "\n";
+    return 1;
+  }
+  std::cout << nlohmann::json{{"loss", statistics.loss}} << "\n";
+  return 0;
+}

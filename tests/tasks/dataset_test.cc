@@ -1,0 +1,55 @@
+#include "tasks/dataset.h"
+
+#include <unistd.h>
+
+#include <catch2/catch.hpp>
+#include <cstdlib>
+#include <fstream>
+
+namespace e3 {
+namespace {
+
+std::string TempFile(const std::string& content) {
+  char name[] = "/tmp/e3-dataset-XXXXXX";
+  close(mkstemp(name));
+  std::ofstream(name) << content;
+  return name;
+}
+
+TEST_CASE("a file's fields become prompts and golds") {
+  v1::JobSpec spec;
+  v1::Dataset& d = (*spec.mutable_datasets())["gsm"];
+  d.set_file(TempFile("{\"question\": \"1+1?\", \"answer\": \"one and one\\n#### 2\", \"level\": 1}\n\n{\"question\": \"2+2?\", \"answer\": \"#### 4\", \"level\": 2}\n"));
+  d.set_prompt_field("question");
+  d.set_gold_pattern("#### (.*)");
+  d.set_template_("Q: {prompt}");
+  auto problems = LoadDataset(spec, "gsm");
+  REQUIRE(problems.ok());
+  REQUIRE(problems->size() == 2);
+  CHECK((*problems)[0].prompt == "Q: 1+1?");
+  CHECK((*problems)[0].grading.math().gold() == "2");
+  v1::Filter* filter = d.add_filters();
+  filter->set_field("level");
+  filter->add_values("2");
+  CHECK(LoadDataset(spec, "gsm")->size() == 1);
+  d.set_gold_pattern("answer: (.*)");
+  CHECK(std::string(LoadDataset(spec, "gsm").status().message()).find(":3: ") != std::string::npos);
+}
+
+TEST_CASE("a broken line is named") {
+  v1::JobSpec spec;
+  (*spec.mutable_datasets())["d"].set_file(TempFile("{\"prompt\": \"a\", \"answer\": \"1\"}\n{\"prompt\": \n"));
+  CHECK(std::string(LoadDataset(spec, "d").status().message()).find(":2: not a JSON object") != std::string::npos);
+  (*spec.mutable_datasets())["d"].set_file("/nowhere/x.jsonl");
+  CHECK(absl::IsNotFound(LoadDataset(spec, "d").status()));
+}
+
+TEST_CASE("paths know variables") {
+  setenv("E3_TEST_FOLDER", "/data", 1);
+  CHECK(*ResolvePath("${E3_TEST_FOLDER}/x", "/base") == "/data/x");
+  CHECK(*ResolvePath("a/../b", "/base") == "/base/b");
+  CHECK(absl::IsInvalidArgument(ResolvePath("${E3_NOT_SET_ANYWHERE}/x", "/base").status()));
+}
+
+}  // namespace
+}  // namespace e3
