@@ -14,6 +14,7 @@
 #include "services/runtime/files.h"
 #include "services/runtime/log.h"
 #include "services/runtime/philox.h"
+#include "services/runtime/rpc.h"
 #include "services/runtime/status_macros.h"
 #include "tasks/dataset.h"
 
@@ -98,7 +99,10 @@ v1::WeightVersion LearnerJob::Version() const {
 std::string LearnerJob::Key(const std::string& kind, uint64_t step) const { return absl::StrFormat("job/%s/%s/%012d", id_, kind, step); }
 
 absl::Status LearnerJob::PublishWeights() {
-  return environment_.pool->Publish({Version(), spec_.model(), &trainer_->policy().layout(), trainer_->policy().parameters()});
+  absl::Status status = environment_.pool->Publish({Version(), spec_.model(), &trainer_->policy().layout(), trainer_->policy().parameters()});
+  if (!IsTransient(status)) return status;
+  Log("warning", "weights not published yet", {{"job", id_}, {"step", steps_done_}, {"error", std::string(status.message())}});
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::vector<uint32_t>> LearnerJob::EncodePrompt(const std::string& prompt) const {
@@ -238,6 +242,7 @@ absl::StatusOr<v1::StepRecord> LearnerJob::RunStep(const v1::RunStageRequest& re
     }
   }
 
+  consistent_ = false;
   // Mini-batches of whole groups: the first update is on-policy, the others are not.
   Stopwatch updating;
   std::map<std::string, double> metrics = BatchMetrics(batch);
@@ -272,10 +277,7 @@ absl::StatusOr<v1::StepRecord> LearnerJob::RunStep(const v1::RunStageRequest& re
   steps_done_ = step;
 
   Stopwatch publishing;
-  // A server that is away gets the weights before it is next used.
-  if (absl::Status published = PublishWeights(); !published.ok()) {
-    Log("warning", "weights not published yet", {{"job", id_}, {"step", step}, {"error", std::string(published.message())}});
-  }
+  E3_RETURN_IF_ERROR(PublishWeights());
   metrics["publish_seconds"] = publishing.Seconds();
   metrics["step_seconds"] = whole_step.Seconds();
   metrics["tokens_per_second"] = metrics["response_tokens"] / std::max(1e-9, metrics["step_seconds"]);
@@ -291,6 +293,7 @@ absl::StatusOr<v1::StepRecord> LearnerJob::RunStep(const v1::RunStageRequest& re
   record.mutable_metrics()->insert(metrics.begin(), metrics.end());
   record.set_finished_at_ms(absl::ToUnixMillis(absl::Now()));
   E3_RETURN_IF_ERROR(environment_.store->Put(Key("step", step), record));
+  consistent_ = true;
   ExportStep(id_, spec_.curriculum().stages(static_cast<int>(request.stage())).name(), record);
   return record;
 }

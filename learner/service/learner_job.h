@@ -47,6 +47,8 @@ class LearnerJob {
 
   const std::string& id() const { return id_; }
   uint64_t steps_done() const { return steps_done_; }
+  // Whether the policy is that of steps_done(). Not after a step that failed in the middle of its updates: the job must be opened again then.
+  bool consistent() const { return consistent_; }
   absl::StatusOr<v1::StepRecord> Record(uint64_t step) const;
 
  private:
@@ -65,6 +67,7 @@ class LearnerJob {
   std::vector<const EncodedProblem*> Select(const std::vector<EncodedProblem>& problems, uint32_t stage, uint64_t stage_step, int64_t count) const;
   absl::StatusOr<v1::CollectedBatch> Collect(const v1::RunStageRequest& request, uint64_t step, const std::function<bool()>& stop);
   absl::StatusOr<v1::CollectedBatch> StoredOrCollected(const v1::RunStageRequest& request, uint64_t step, const std::function<bool()>& stop);
+  // Offers the weights to all servers. That none can be reached is no error yet: Generate keeps trying.
   absl::Status PublishWeights();
   v1::WeightVersion Version() const;
   std::string Key(const std::string& kind, uint64_t step) const;
@@ -79,6 +82,7 @@ class LearnerJob {
   std::map<std::string, std::vector<EncodedProblem>> problems_;
   uint64_t epoch_ = 0;
   uint64_t steps_done_ = 0;
+  bool consistent_ = true;
 };
 
 }  // namespace e3

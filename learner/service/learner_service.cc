@@ -42,8 +42,8 @@ grpc::Status LearnerService::RunStage(grpc::ServerContext* context, const v1::Ru
     if (stop()) return grpc::Status(grpc::StatusCode::UNAVAILABLE, "stopped between two steps");
     absl::StatusOr<v1::StepRecord> record = job.RunStep(*request, stop);
     if (!record.ok()) {
-      // The policy may have moved on from what is recorded: the job starts again from its last checkpoint.
-      job_.reset();
+      // A policy that moved on from what is recorded goes back to the last checkpoint.
+      if (!job.consistent()) job_.reset();
       return ToGrpc(record.status());
     }
     const auto& m = record->metrics();

@@ -1,0 +1,51 @@
+# Everything starts here. `make help` says what there is.
+SHELL := /bin/bash
+BUILD := build
+JOBS ?= $(shell nproc)
+export OMP_WAIT_POLICY := passive
+
+.PHONY: help setup build demo test asan tsan format lint smollm2 kill-default clean
+
+help:  ## Show this list
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup:  ## Install what building needs (Debian packages, LibTorch into .deps/); does nothing twice
+	@command -v bash >/dev/null || { echo "setup: bash is missing"; exit 1; }
+	@deploy/setup/install.sh
+
+build: setup  ## Build everything into build/bin
+	@command -v cmake >/dev/null || { echo "build: cmake is missing"; exit 1; }
+	@[ -f $(BUILD)/build.ninja ] || cmake --preset release > $(BUILD).configure.log 2>&1 || { cat $(BUILD).configure.log; exit 1; }
+	@rm -f $(BUILD).configure.log
+	@cmake --build $(BUILD) -j $(JOBS)
+
+demo: build  ## Run the main job: five services, two curriculum stages of Countdown, a trained model and a summary page
+	@$(BUILD)/bin/e3 run deploy/jobs/countdown.yaml --state state
+
+test: build  ## Build and run all tests (parity tests fetch PyTorch and transformers on first use)
+	@deploy/setup/parity.sh
+	@cd $(BUILD) && ctest --output-on-failure -j $(JOBS)
+
+asan: setup  ## Torch-free tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	@cmake --preset asan > /dev/null && cmake --build build-asan -j $(JOBS)
+	@cd build-asan && ASAN_OPTIONS=detect_leaks=0 ctest --output-on-failure -j $(JOBS)
+
+tsan: setup  ## The tests without gRPC, model files and LibTorch under ThreadSanitizer
+	@cmake --preset tsan > /dev/null && cmake --build build-tsan -j $(JOBS) --target engine_test learner_core_test reward_test curriculum_test
+	@cd build-tsan && OMP_NUM_THREADS=1 ctest --output-on-failure -R 'engine_test|learner_core_test|reward_test|curriculum_test'
+
+smollm2: build  ## A real model on real problems: SFT and GRPO of SmolLM2-135M on GSM8K (about half an hour on two cores)
+	@deploy/setup/parity.sh
+	@deploy/jobs/smollm2/run.sh
+
+kill-default: build  ## kill -9 each service in turn during the default job
+	@python3 tests/e2e/kill_test.py default
+
+format:  ## Format the C++ code
+	@git ls-files '*.h' '*.cc' | xargs clang-format-14 -i
+
+lint: build  ## clang-tidy over our own code
+	@git ls-files '*.cc' | grep -v '^tests/' | xargs -P $(JOBS) -n 4 clang-tidy-14 -p $(BUILD) --quiet
+
+clean:  ## Remove what was built (not what was installed)
+	rm -rf build build-asan build-tsan build-debug
