@@ -23,7 +23,7 @@ demo: build  ## Run the main job: five services, two curriculum stages of Countd
 	@$(BUILD)/bin/e3 run deploy/jobs/countdown.yaml --state state
 
 test: build  ## Build and run all tests (parity tests fetch PyTorch and transformers on first use)
-	@deploy/setup/parity.sh
+	@deploy/setup/test_tools.sh
 	@cd $(BUILD) && ctest --output-on-failure -j $(JOBS)
 
 asan: setup  ## Torch-free tests under AddressSanitizer and UndefinedBehaviorSanitizer
@@ -35,7 +35,7 @@ tsan: setup  ## The tests without gRPC, model files and LibTorch under ThreadSan
 	@cd build-tsan && OMP_NUM_THREADS=1 ctest --output-on-failure -R 'engine_test|learner_core_test|reward_test|curriculum_test'
 
 smollm2: build  ## A real model on real problems: SFT and GRPO of SmolLM2-135M on GSM8K (about half an hour on two cores)
-	@deploy/setup/parity.sh
+	@deploy/setup/test_tools.sh
 	@deploy/jobs/smollm2/run.sh
 
 kill-default: build  ## kill -9 each service in turn during the default job

@@ -30,6 +30,12 @@ if(E3_TORCH)
   target_link_options(e3_torch INTERFACE
     "LINKER:-rpath,${torch_root}/lib" "LINKER:-rpath,${E3_LIBTORCH}/nvidia/cu13/lib"
     "LINKER:-rpath-link,${E3_LIBTORCH}/nvidia/cu13/lib" "LINKER:--allow-shlib-undefined")
+  if(E3_CUDA)
+    find_package(CUDAToolkit REQUIRED)
+    target_compile_definitions(e3_torch INTERFACE E3_CUDA)
+    target_link_libraries(e3_torch INTERFACE
+      "${torch_root}/lib/libtorch_cuda.so" "${torch_root}/lib/libc10_cuda.so" CUDA::cudart)
+  endif()
 endif()
 
 # The Rust crate behind model/text.h. Cargo decides itself what is out of date.

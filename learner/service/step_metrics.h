@@ -13,7 +13,7 @@ namespace e3 {
 // _correct, _incorrect), repeating_share, rollouts, response_tokens.
 std::map<std::string, double> BatchMetrics(const v1::CollectedBatch& batch);
 
-// Sets the gauges e3_learner_NAME{job, stage} of /metrics.
+// Sets the gauges e3_learner_NAME{training_job, stage} of /metrics.
 void ExportStep(const std::string& job_id, const std::string& stage, const v1::StepRecord& record);
 
 }  // namespace e3

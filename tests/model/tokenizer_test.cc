@@ -26,7 +26,7 @@ TEST_CASE("incremental text is whole characters and adds up") {
   for (const char* name : {"qwen3", "llama3.1"}) {
     const std::string folder = std::string(E3_SOURCE_DIR) + "/.deps/tokenizers/" + name;
     if (!std::filesystem::exists(folder)) {
-      WARN(name << " is not here (deploy/setup/parity.sh fetches it)");
+      WARN(name << " is not here (deploy/setup/test_tools.sh fetches it)");
       continue;
     }
     auto tokenizer = Tokenizer::Load(folder);

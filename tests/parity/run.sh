@@ -3,7 +3,7 @@
 cd "$(dirname "$0")"
 python=../../.deps/parity/bin/python
 if [ ! -x "$python" ]; then
-  echo "skipped: .deps/parity is not there; its packages could not be fetched (deploy/setup/parity.sh says why)"
+  echo "skipped: .deps/parity is not there; its packages could not be fetched (deploy/setup/test_tools.sh says why)"
   exit 77
 fi
 exec "$python" "$1.py"

