@@ -1,7 +1,11 @@
-// bench_engine MODEL [NEW_TOKENS]: decoding of the engine at several batch sizes, against the matrix products of the same steps alone.
+// bench_engine MODEL [NEW_TOKENS]: decoding of the engine at several batch sizes, against the
+// matrix products of the same steps alone.
 //
-// The products are the ceiling that the processor sets in this run (processors differ): per step the q/k/v, output, gate/up, down and head
-// products at the same number of rows. Prints a table; the ratio is what to compare between machines.
+// The products are the ceiling that the processor sets in this run (processors differ): per step
+// the q/k/v, output, gate/up, down and head products at the same number of rows. Prints a table;
+// the ratio is what to compare between machines.
+#include "rollout_server/engine.h"
+
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
@@ -13,25 +17,28 @@
 
 #include "absl/strings/str_format.h"
 #include "model/transformer.h"
-#include "rollout_server/engine.h"
 
 namespace e3 {
 namespace {
 
 using Clock = std::chrono::steady_clock;
 
-double Seconds(Clock::time_point since) { return std::chrono::duration<double>(Clock::now() - since).count(); }
+double Seconds(Clock::time_point since) {
+  return std::chrono::duration<double>(Clock::now() - since).count();
+}
 
 // Seconds of one step's products at `rows` rows.
 double ProductSeconds(const Transformer& model, int64_t rows, int repeats) {
   const ModelConfig& c = model.config();
   const int64_t q = c.num_heads * c.head_dim, qkv = q + 2 * c.num_kv_heads * c.head_dim;
   auto matrix = [](int64_t m, int64_t n) { return at::empty({m, n}, at::kFloat).uniform_(-1, 1); };
-  at::Tensor x = matrix(rows, c.hidden_size), attended = matrix(rows, q), hidden = matrix(rows, c.intermediate_size);
+  at::Tensor x = matrix(rows, c.hidden_size), attended = matrix(rows, q),
+             hidden = matrix(rows, c.intermediate_size);
   at::Tensor head = matrix(c.vocab_size, c.hidden_size);
   std::vector<std::array<at::Tensor, 4>> layers;
   for (int64_t i = 0; i < c.num_layers; ++i) {
-    layers.push_back({matrix(qkv, c.hidden_size), matrix(c.hidden_size, q), matrix(2 * c.intermediate_size, c.hidden_size),
+    layers.push_back({matrix(qkv, c.hidden_size), matrix(c.hidden_size, q),
+                      matrix(2 * c.intermediate_size, c.hidden_size),
                       matrix(c.hidden_size, c.intermediate_size)});
   }
   Clock::time_point begin;
@@ -60,8 +67,10 @@ int Main(int argc, char** argv) {
     std::cerr << model.status() << "\n";
     return 1;
   }
-  std::cout << absl::StrFormat("%d threads, %d new tokens after 64 of prompt\n%10s %12s %12s %14s %8s\n", at::get_num_threads(), new_tokens, "rollouts",
-                               "decode tok/s", "ms a step", "products tok/s", "ratio");
+  std::cout << absl::StrFormat(
+      "%d threads, %d new tokens after 64 of prompt\n%10s %12s %12s %14s %8s\n",
+      at::get_num_threads(), new_tokens, "rollouts", "decode tok/s", "ms a step", "products tok/s",
+      "ratio");
   for (int64_t n : {1, 8, 32, 128, 512}) {
     EngineLimits limits;
     limits.scheduler = {n, 4096};
@@ -72,7 +81,9 @@ int Main(int argc, char** argv) {
     for (int64_t i = 0; i < n; ++i) {
       RolloutRequest request;
       request.id = static_cast<uint64_t>(i);
-      for (int64_t t = 0; t < 64; ++t) request.prompt.push_back(static_cast<uint32_t>((i * 7 + t * 13) % (*model)->config().vocab_size));
+      for (int64_t t = 0; t < 64; ++t)
+        request.prompt.push_back(
+            static_cast<uint32_t>((i * 7 + t * 13) % (*model)->config().vocab_size));
       request.budget = new_tokens;
       request.seed = static_cast<uint64_t>(i);
       if (absl::Status status = engine.Add(request); !status.ok()) {
@@ -93,9 +104,15 @@ int Main(int argc, char** argv) {
       ++steps;
     }
     const int64_t rows = n <= 4 ? 4 : n;
-    const double products = static_cast<double>(n) / ProductSeconds(**model, rows, static_cast<int>(std::max<int64_t>(3, 20 / ((*model)->config().num_layers / 4 + 1))));
+    const double products =
+        static_cast<double>(n) /
+        ProductSeconds(
+            **model, rows,
+            static_cast<int>(std::max<int64_t>(3, 20 / ((*model)->config().num_layers / 4 + 1))));
     const double decode = static_cast<double>(tokens) / seconds;
-    std::cout << absl::StrFormat("%10d %12.0f %12.2f %14.0f %8.2f", n, decode, 1000 * seconds / static_cast<double>(std::max<int64_t>(1, steps)), products, decode / products)
+    std::cout << absl::StrFormat("%10d %12.0f %12.2f %14.0f %8.2f", n, decode,
+                                 1000 * seconds / static_cast<double>(std::max<int64_t>(1, steps)),
+                                 products, decode / products)
               << std::endl;
   }
   return 0;

@@ -22,15 +22,20 @@ struct PerformanceCurve {
   absl::StatusOr<double> At(int64_t budget) const;
 };
 
-// The mean reward for pass_at = 1. For k > 1 the mean over problems of the unbiased estimate of pass@k, 1 - C(n-c, k) / C(n, k) with c of n
-// rollouts right (Chen et al. 2021); a rollout is right when its reward is at least 1. InvalidArgument when a problem has fewer than k rollouts.
-absl::StatusOr<PerformanceCurve> ComputeCurve(const v1::MeasureReply& measured, const std::vector<int64_t>& budgets, int64_t pass_at);
+// The mean reward for pass_at = 1. For k > 1 the mean over problems of the unbiased estimate of
+// pass@k, 1 - C(n-c, k) / C(n, k) with c of n rollouts right (Chen et al. 2021); a rollout is right
+// when its reward is at least 1. InvalidArgument when a problem has fewer than k rollouts.
+absl::StatusOr<PerformanceCurve> ComputeCurve(const v1::MeasureReply& measured,
+                                              const std::vector<int64_t>& budgets, int64_t pass_at);
 
-// Eq. 2: the smallest budget B of the grid with B >= B0 and J(2B) <= κ J(B); a budget with J(B) = 0 never qualifies. When none does, the largest
-// of the grid, with `fallback` set. The curve has J at B and 2B for every B of the grid.
-absl::StatusOr<v1::BudgetChoice> ChooseBudget(const PerformanceCurve& curve, const std::vector<int64_t>& grid, double kappa);
+// Eq. 2: the smallest budget B of the grid with B >= B0 and J(2B) <= κ J(B); a budget with J(B) = 0
+// never qualifies. When none does, the largest of the grid, with `fallback` set. The curve has J at
+// B and 2B for every B of the grid.
+absl::StatusOr<v1::BudgetChoice> ChooseBudget(const PerformanceCurve& curve,
+                                              const std::vector<int64_t>& grid, double kappa);
 
-// Whether the two newest ratios J(2B)/J(B) at the stage's budget ask for the next stage (Advance in job_spec.proto).
+// Whether the two newest ratios J(2B)/J(B) at the stage's budget ask for the next stage (Advance in
+// job_spec.proto).
 bool ShouldAdvance(v1::Advance rule, const std::vector<double>& ratios, double kappa);
 
 // J(2B)/J(B): infinite for 0 < J(2B) with J(B) = 0, and 1 for 0/0.

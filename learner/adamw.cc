@@ -16,7 +16,8 @@ void AdamW::Reset() {
   updates_ = 0;
 }
 
-void AdamW::Step(const AdamWOptions& o, const float* gradients, double gradient_scale, float* parameters) {
+void AdamW::Step(const AdamWOptions& o, const float* gradients, double gradient_scale,
+                 float* parameters) {
   ++updates_;
   const double correction1 = 1 - std::pow(o.beta1, static_cast<double>(updates_));
   const double correction2 = 1 - std::pow(o.beta2, static_cast<double>(updates_));
@@ -47,7 +48,8 @@ double GlobalNorm(const float* gradients, int64_t n) {
 #pragma omp parallel for schedule(static)
   for (int64_t c = 0; c < chunks; ++c) {
     double sum = 0;
-    for (int64_t i = c * kChunk; i < std::min(n, (c + 1) * kChunk); ++i) sum += static_cast<double>(gradients[i]) * gradients[i];
+    for (int64_t i = c * kChunk; i < std::min(n, (c + 1) * kChunk); ++i)
+      sum += static_cast<double>(gradients[i]) * gradients[i];
     sums[static_cast<size_t>(c)] = sum;
   }
   double total = 0;

@@ -24,7 +24,8 @@ class AdamW {
   explicit AdamW(const ParameterLayout* layout);
 
   // One update with bias correction; gradients are multiplied by `gradient_scale` first (clipping).
-  void Step(const AdamWOptions& options, const float* gradients, double gradient_scale, float* parameters);
+  void Step(const AdamWOptions& options, const float* gradients, double gradient_scale,
+            float* parameters);
 
   int64_t updates() const { return updates_; }
   std::vector<float>& first_moment() { return first_moment_; }

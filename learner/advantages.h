@@ -6,8 +6,9 @@
 
 namespace e3 {
 
-// A = (r - mean) / (std + 1e-6) over the rewards of one prompt's rollouts, with the unbiased standard deviation; without dividing when
-// !normalize_std. A group whose rewards are all equal (or of one rollout) has advantages 0: it carries no signal.
+// A = (r - mean) / (std + 1e-6) over the rewards of one prompt's rollouts, with the unbiased
+// standard deviation; without dividing when !normalize_std. A group whose rewards are all equal (or
+// of one rollout) has advantages 0: it carries no signal.
 std::vector<double> GroupAdvantages(const std::vector<double>& rewards, bool normalize_std);
 
 }  // namespace e3

@@ -31,7 +31,8 @@ absl::Status SaveCheckpoint(const std::string& folder, const std::string& job_id
                             const std::string& source_model, Trainer& trainer) {
   return WriteFolderDurably(folder, [&](const std::string& part) -> absl::Status {
     const ParameterLayout& layout = trainer.policy().layout();
-    E3_RETURN_IF_ERROR(SaveModel(part, source_model, layout, trainer.policy().parameters(), Dtype::kFloat32));
+    E3_RETURN_IF_ERROR(
+        SaveModel(part, source_model, layout, trainer.policy().parameters(), Dtype::kFloat32));
     std::vector<TensorToWrite> tensors;
     for (auto [name, values] : {std::pair("first_moment", &trainer.optimizer().first_moment()),
                                 std::pair("second_moment", &trainer.optimizer().second_moment()),
@@ -47,24 +48,31 @@ absl::Status SaveCheckpoint(const std::string& folder, const std::string& job_id
   });
 }
 
-absl::StatusOr<uint64_t> LoadCheckpoint(const std::string& folder, const std::string& job_id, Trainer& trainer) {
-  auto bad = [&](absl::string_view why) { return absl::DataLossError(absl::StrCat("checkpoint ", folder, " ", why)); };
+absl::StatusOr<uint64_t> LoadCheckpoint(const std::string& folder, const std::string& job_id,
+                                        Trainer& trainer) {
+  auto bad = [&](absl::string_view why) {
+    return absl::DataLossError(absl::StrCat("checkpoint ", folder, " ", why));
+  };
   absl::StatusOr<std::string> text = ReadFile(folder + "/trainer.json");
   if (!text.ok()) return bad("has no trainer.json");
   Json state = Json::parse(*text, nullptr, /*allow_exceptions=*/false);
-  if (!state.is_object() || !state.contains("step") || !state.contains("checksums")) return bad("has a broken trainer.json");
+  if (!state.is_object() || !state.contains("step") || !state.contains("checksums"))
+    return bad("has a broken trainer.json");
   if (state.value("job", "") != job_id) {
-    return absl::FailedPreconditionError(absl::StrCat("checkpoint ", folder, " is of job ", state.value("job", "?"), ", not ", job_id));
+    return absl::FailedPreconditionError(absl::StrCat("checkpoint ", folder, " is of job ",
+                                                      state.value("job", "?"), ", not ", job_id));
   }
   for (const char* file : kChecked) {
     absl::StatusOr<std::string> checksum = Checksum(absl::StrCat(folder, "/", file));
-    if (!checksum.ok() || *checksum != state["checksums"].value(file, "")) return bad(absl::StrCat("has a torn or corrupt ", file));
+    if (!checksum.ok() || *checksum != state["checksums"].value(file, ""))
+      return bad(absl::StrCat("has a torn or corrupt ", file));
   }
   Transformer& policy = trainer.policy();
   const size_t size = static_cast<size_t>(policy.layout().size());
   std::vector<float> parameters(size);
   E3_RETURN_IF_ERROR(LoadParameters(folder, policy.config(), policy.layout(), parameters.data()));
-  E3_ASSIGN_OR_RETURN(std::unique_ptr<SafetensorsReader> reader, SafetensorsReader::OpenFile(folder + "/trainer.safetensors"));
+  E3_ASSIGN_OR_RETURN(std::unique_ptr<SafetensorsReader> reader,
+                      SafetensorsReader::OpenFile(folder + "/trainer.safetensors"));
   std::vector<float> moments[3];
   const char* names[3] = {"first_moment", "second_moment", "reference"};
   for (int i = 0; i < 3; ++i) {
@@ -87,18 +95,22 @@ std::vector<std::string> ListCheckpoints(const std::string& parent) {
   std::error_code error;
   for (const auto& entry : fs::directory_iterator(parent, error)) {
     std::string name = entry.path().filename().string();
-    if (entry.is_directory() && absl::StartsWith(name, "step-") && !absl::StrContains(name, ".")) folders.push_back(entry.path().string());
+    if (entry.is_directory() && absl::StartsWith(name, "step-") && !absl::StrContains(name, "."))
+      folders.push_back(entry.path().string());
   }
   std::sort(folders.rbegin(), folders.rend());
   return folders;
 }
 
-std::string CheckpointFolder(const std::string& parent, uint64_t step) { return absl::StrFormat("%s/step-%06d", parent, step); }
+std::string CheckpointFolder(const std::string& parent, uint64_t step) {
+  return absl::StrFormat("%s/step-%06d", parent, step);
+}
 
 void PruneCheckpoints(const std::string& parent, int64_t keep) {
   std::vector<std::string> folders = ListCheckpoints(parent);
   std::error_code error;
-  for (size_t i = static_cast<size_t>(keep); i < folders.size(); ++i) fs::remove_all(folders[i], error);
+  for (size_t i = static_cast<size_t>(keep); i < folders.size(); ++i)
+    fs::remove_all(folders[i], error);
 }
 
 }  // namespace e3

@@ -1,8 +1,9 @@
 // Checkpoints: a Hugging Face folder with the trainer's state beside the model.
 //
 //   step-000020/  config.json, model.safetensors, tokenizer.json, …   opens with transformers
-//                 trainer.safetensors                                 AdamW's moments, the reference model
-//                 trainer.json                                        job, step, updates, checksums of the files above
+//                 trainer.safetensors                                 AdamW's moments, the
+//                 reference model trainer.json                                        job, step,
+//                 updates, checksums of the files above
 #ifndef E3_LEARNER_CHECKPOINT_H_
 #define E3_LEARNER_CHECKPOINT_H_
 
@@ -18,9 +19,10 @@ namespace e3 {
 absl::Status SaveCheckpoint(const std::string& folder, const std::string& job_id, uint64_t step,
                             const std::string& source_model, Trainer& trainer);
 
-// Restores the trainer. DataLoss for a folder that is torn or corrupt, FailedPrecondition for one of another job or model; the trainer is
-// unchanged then. Returns the step.
-absl::StatusOr<uint64_t> LoadCheckpoint(const std::string& folder, const std::string& job_id, Trainer& trainer);
+// Restores the trainer. DataLoss for a folder that is torn or corrupt, FailedPrecondition for one
+// of another job or model; the trainer is unchanged then. Returns the step.
+absl::StatusOr<uint64_t> LoadCheckpoint(const std::string& folder, const std::string& job_id,
+                                        Trainer& trainer);
 
 // Folders "step-…" under `parent`, newest first.
 std::vector<std::string> ListCheckpoints(const std::string& parent);

@@ -9,7 +9,8 @@ PackedBatch Pack(const std::vector<const TrainingSequence*>& sequences) {
     const int64_t begin = batch.offsets.back();
     const int64_t prompt = static_cast<int64_t>(s->prompt.size());
     for (int64_t i = 0; i + 1 < s->length(); ++i) {
-      batch.token_ids.push_back(i < prompt ? s->prompt[static_cast<size_t>(i)] : s->response[static_cast<size_t>(i - prompt)]);
+      batch.token_ids.push_back(i < prompt ? s->prompt[static_cast<size_t>(i)]
+                                           : s->response[static_cast<size_t>(i - prompt)]);
       batch.positions.push_back(i);
     }
     for (size_t i = 0; i < s->response.size(); ++i) {

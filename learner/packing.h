@@ -15,7 +15,8 @@ struct TrainingSequence {
   int64_t length() const { return static_cast<int64_t>(prompt.size() + response.size()); }
 };
 
-// Several sequences one after the other. The last token of a sequence is no input: nothing is predicted from it.
+// Several sequences one after the other. The last token of a sequence is no input: nothing is
+// predicted from it.
 struct PackedBatch {
   std::vector<int64_t> token_ids;
   std::vector<int64_t> positions;
@@ -27,7 +28,8 @@ struct PackedBatch {
 
 PackedBatch Pack(const std::vector<const TrainingSequence*>& sequences);
 
-// Splits sequences, in order, into runs of at most `max_tokens` tokens (a longer sequence is a run of its own). Returns the end index of each run.
+// Splits sequences, in order, into runs of at most `max_tokens` tokens (a longer sequence is a run
+// of its own). Returns the end index of each run.
 std::vector<size_t> MicroBatches(const std::vector<int64_t>& lengths, int64_t max_tokens);
 
 }  // namespace e3

@@ -13,12 +13,14 @@ at::Tensor Ratio(const at::Tensor& logprobs, const at::Tensor& old_logprobs) {
   return at::exp(at::clamp(logprobs - old_logprobs, -20, 20));
 }
 
-double Count(const at::Tensor& condition) { return static_cast<double>(condition.sum().item<int64_t>()); }
+double Count(const at::Tensor& condition) {
+  return static_cast<double>(condition.sum().item<int64_t>());
+}
 
 }  // namespace
 
-at::Tensor TokenPolicyLoss(const at::Tensor& logprobs, const at::Tensor& old_logprobs, const at::Tensor& advantages,
-                           const PolicyLossOptions& o) {
+at::Tensor TokenPolicyLoss(const at::Tensor& logprobs, const at::Tensor& old_logprobs,
+                           const at::Tensor& advantages, const PolicyLossOptions& o) {
   at::Tensor ratio = Ratio(logprobs, old_logprobs);
   at::Tensor clipped = at::clamp(ratio, 1 - o.clip_low, 1 + o.clip_high);
   at::Tensor loss = at::maximum(-advantages * ratio, -advantages * clipped);
@@ -30,7 +32,8 @@ at::Tensor TokenKl(const at::Tensor& logprobs, const at::Tensor& ref_logprobs) {
   return at::clamp(at::exp(k) - k - 1, -10, 10);
 }
 
-PolicyLoss ComputePolicyLoss(const PolicyTokens& t, const PolicyDenominators& denominators, const PolicyLossOptions& o) {
+PolicyLoss ComputePolicyLoss(const PolicyTokens& t, const PolicyDenominators& denominators,
+                             const PolicyLossOptions& o) {
   PolicyLoss result;
   at::Tensor token_loss = TokenPolicyLoss(t.logprobs, t.old_logprobs, t.advantages, o);
   if (o.mask_negative) token_loss = at::where(t.advantages > 0, token_loss, 0.0);
@@ -45,7 +48,8 @@ PolicyLoss ComputePolicyLoss(const PolicyTokens& t, const PolicyDenominators& de
   if (t.entropies.defined()) {
     at::Tensor entropy = t.entropies.sum();
     result.entropy = entropy.item<float>();
-    if (o.entropy_coef != 0) result.loss = result.loss - entropy * (o.entropy_coef / denominators.all_tokens);
+    if (o.entropy_coef != 0)
+      result.loss = result.loss - entropy * (o.entropy_coef / denominators.all_tokens);
   }
   at::Tensor ratio = Ratio(t.logprobs.detach(), t.old_logprobs);
   result.ratio = ratio.sum().item<float>();

@@ -19,17 +19,21 @@ namespace {
 
 // Linear warm-up, then a cosine down to min_ratio.
 double LearningRate(const v1::SftTraining& t, int64_t step) {
-  if (step <= t.warmup_steps()) return t.learning_rate() * static_cast<double>(step) / static_cast<double>(t.warmup_steps());
-  double done = static_cast<double>(step - t.warmup_steps()) / static_cast<double>(std::max<int64_t>(1, t.steps() - t.warmup_steps()));
-  double ratio = t.min_ratio() + (1 - t.min_ratio()) * 0.5 * (1 + std::cos(std::numbers::pi * done));
+  if (step <= t.warmup_steps())
+    return t.learning_rate() * static_cast<double>(step) / static_cast<double>(t.warmup_steps());
+  double done = static_cast<double>(step - t.warmup_steps()) /
+                static_cast<double>(std::max<int64_t>(1, t.steps() - t.warmup_steps()));
+  double ratio =
+      t.min_ratio() + (1 - t.min_ratio()) * 0.5 * (1 + std::cos(std::numbers::pi * done));
   return t.learning_rate() * ratio;
 }
 
 }  // namespace
 
-absl::Status RunSft(const v1::SftTraining& t,
-                    const std::function<absl::StatusOr<std::vector<TrainingSequence>>(int64_t)>& next_batch,
-                    const std::function<void(const SftProgress&)>& report, Transformer* model) {
+absl::Status RunSft(
+    const v1::SftTraining& t,
+    const std::function<absl::StatusOr<std::vector<TrainingSequence>>(int64_t)>& next_batch,
+    const std::function<void(const SftProgress&)>& report, Transformer* model) {
   model->EnableGradients();
   AdamW optimizer(&model->layout());
   auto begin = std::chrono::steady_clock::now();
@@ -50,17 +54,21 @@ absl::Status RunSft(const v1::SftTraining& t,
       std::vector<const TrainingSequence*> micro_batch;
       for (; first < end; ++first) micro_batch.push_back(&sequences[first]);
       PackedBatch batch = Pack(micro_batch);
-      at::Tensor part = ForwardLogprobs(*model, batch, 1.0).logprobs.sum() * (-1.0 / static_cast<double>(response_tokens));
+      at::Tensor part = ForwardLogprobs(*model, batch, 1.0).logprobs.sum() *
+                        (-1.0 / static_cast<double>(response_tokens));
       part.backward();
       loss += part.item<float>();
     }
     AdamWOptions options{LearningRate(t, step), t.beta1(), t.beta2(), 1e-8, t.weight_decay()};
     double norm = OptimizerStep(*model, optimizer, options, t.max_grad_norm());
     if (!std::isfinite(norm)) {
-      return absl::ResourceExhaustedError(absl::StrCat("the gradient of step ", step, " is not finite; lower training.learning_rate"));
+      return absl::ResourceExhaustedError(absl::StrCat(
+          "the gradient of step ", step, " is not finite; lower training.learning_rate"));
     }
-    double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-    report({step, t.steps(), loss, options.learning_rate, static_cast<double>(tokens_done) / seconds});
+    double seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    report(
+        {step, t.steps(), loss, options.learning_rate, static_cast<double>(tokens_done) / seconds});
   }
   return absl::OkStatus();
 }
@@ -74,12 +82,15 @@ void InitializeParameters(uint64_t seed, const ParameterLayout& layout, float* p
       std::fill(p, p + slot.size, absl::EndsWith(slot.name, ".bias") ? 0.0f : 1.0f);
       continue;
     }
-    double deviation = absl::StrContains(slot.name, "embed") ? 0.02 : 0.7 / std::sqrt(static_cast<double>(slot.shape[1]));
+    double deviation = absl::StrContains(slot.name, "embed")
+                           ? 0.02
+                           : 0.7 / std::sqrt(static_cast<double>(slot.shape[1]));
     PhiloxStream random(seed, stream);
     for (int64_t i = 0; i < slot.size; ++i) {
       // Box-Muller.
       double u = 1 - random.Uniform(), v = random.Uniform();
-      p[i] = static_cast<float>(deviation * std::sqrt(-2 * std::log(u)) * std::cos(2 * std::numbers::pi * v));
+      p[i] = static_cast<float>(deviation * std::sqrt(-2 * std::log(u)) *
+                                std::cos(2 * std::numbers::pi * v));
     }
   }
 }

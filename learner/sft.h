@@ -20,10 +20,12 @@ struct SftProgress {
   double tokens_per_second;
 };
 
-// `next_batch(step)` gives the sequences of a step. `model` is trained in place. ResourceExhausted when gradients stop being finite.
-absl::Status RunSft(const v1::SftTraining& training,
-                    const std::function<absl::StatusOr<std::vector<TrainingSequence>>(int64_t step)>& next_batch,
-                    const std::function<void(const SftProgress&)>& report, Transformer* model);
+// `next_batch(step)` gives the sequences of a step. `model` is trained in place. ResourceExhausted
+// when gradients stop being finite.
+absl::Status RunSft(
+    const v1::SftTraining& training,
+    const std::function<absl::StatusOr<std::vector<TrainingSequence>>(int64_t step)>& next_batch,
+    const std::function<void(const SftProgress&)>& report, Transformer* model);
 
 // Draws every parameter: embeddings N(0, 0.02²), matrices N(0, 0.49 / fan-in), norms 1, biases 0.
 void InitializeParameters(uint64_t seed, const ParameterLayout& layout, float* parameters);

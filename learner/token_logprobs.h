@@ -15,13 +15,14 @@ struct TokenLogprobs {
   at::Tensor entropies;  // [T] nats, of softmax(logits / temperature)
 };
 
-// hidden [T, d], lm_head [V, d], targets int64 [T]. Differentiable in hidden and lm_head: the logits are computed in chunks, and again in the
-// backward pass.
-TokenLogprobs ComputeTokenLogprobs(const at::Tensor& hidden, const at::Tensor& lm_head, const at::Tensor& targets,
-                                   double temperature);
+// hidden [T, d], lm_head [V, d], targets int64 [T]. Differentiable in hidden and lm_head: the
+// logits are computed in chunks, and again in the backward pass.
+TokenLogprobs ComputeTokenLogprobs(const at::Tensor& hidden, const at::Tensor& lm_head,
+                                   const at::Tensor& targets, double temperature);
 
 // The model's log-probabilities of every response token of a packed batch, in its order.
-TokenLogprobs ForwardLogprobs(const Transformer& model, const PackedBatch& batch, double temperature);
+TokenLogprobs ForwardLogprobs(const Transformer& model, const PackedBatch& batch,
+                              double temperature);
 
 }  // namespace e3
 

@@ -14,28 +14,32 @@
 
 namespace e3 {
 
-double OptimizerStep(Transformer& model, AdamW& optimizer, const AdamWOptions& options, double max_grad_norm) {
+double OptimizerStep(Transformer& model, AdamW& optimizer, const AdamWOptions& options,
+                     double max_grad_norm) {
   const double norm = GlobalNorm(model.gradients(), model.layout().size());
   if (!std::isfinite(norm)) return norm;
-  const double scale = max_grad_norm > 0 && norm > max_grad_norm ? max_grad_norm / (norm + 1e-6) : 1.0;
+  const double scale =
+      max_grad_norm > 0 && norm > max_grad_norm ? max_grad_norm / (norm + 1e-6) : 1.0;
   optimizer.Step(options, model.gradients(), scale, model.parameters());
   return norm;
 }
 
-Trainer::Trainer(std::unique_ptr<Transformer> policy) : policy_(std::move(policy)), optimizer_(&policy_->layout()) {
+Trainer::Trainer(std::unique_ptr<Transformer> policy)
+    : policy_(std::move(policy)), optimizer_(&policy_->layout()) {
   policy_->EnableGradients();
   ResetReference();
 }
 
 void Trainer::ResetReference() {
-  reference_parameters_.assign(policy_->parameters(), policy_->parameters() + policy_->layout().size());
+  reference_parameters_.assign(policy_->parameters(),
+                               policy_->parameters() + policy_->layout().size());
   reference_.reset();
 }
 
 std::vector<float>& Trainer::reference_parameters() { return reference_parameters_; }
 
-UpdateStatistics Trainer::Update(const std::vector<const TrainingRollout*>& all_rollouts, const v1::Training& training,
-                                 double temperature) {
+UpdateStatistics Trainer::Update(const std::vector<const TrainingRollout*>& all_rollouts,
+                                 const v1::Training& training, double temperature) {
   PolicyLossOptions options;
   options.clip_low = training.clip_low();
   options.clip_high = training.clip_high();
@@ -70,7 +74,8 @@ UpdateStatistics Trainer::Update(const std::vector<const TrainingRollout*>& all_
       const TrainingRollout& r = *rollouts[i];
       sequences.push_back(&r.sequence);
       old_logprobs.insert(old_logprobs.end(), r.old_logprobs.begin(), r.old_logprobs.end());
-      advantages.insert(advantages.end(), r.sequence.response.size(), static_cast<float>(r.advantage));
+      advantages.insert(advantages.end(), r.sequence.response.size(),
+                        static_cast<float>(r.advantage));
     }
     begin = end;
     const int64_t n = static_cast<int64_t>(old_logprobs.size());
@@ -83,7 +88,8 @@ UpdateStatistics Trainer::Update(const std::vector<const TrainingRollout*>& all_
       at::NoGradGuard no_grad;
       if (reference_ == nullptr) {
         reference_ = std::make_unique<Transformer>(policy_->config());
-        std::copy(reference_parameters_.begin(), reference_parameters_.end(), reference_->parameters());
+        std::copy(reference_parameters_.begin(), reference_parameters_.end(),
+                  reference_->parameters());
       }
       tokens.ref_logprobs = ForwardLogprobs(*reference_, batch, temperature).logprobs;
     }
@@ -94,7 +100,8 @@ UpdateStatistics Trainer::Update(const std::vector<const TrainingRollout*>& all_
     loss.loss.backward();
 
     at::Tensor difference = at::abs(tokens.logprobs.detach() - tokens.old_logprobs);
-    statistics.mismatch_max = std::max<double>(statistics.mismatch_max, difference.max().item<float>());
+    statistics.mismatch_max =
+        std::max<double>(statistics.mismatch_max, difference.max().item<float>());
     statistics.mismatch_mean += difference.sum().item<float>();
     statistics.loss += loss.loss.item<float>();
     statistics.kl += loss.kl;
@@ -110,13 +117,16 @@ UpdateStatistics Trainer::Update(const std::vector<const TrainingRollout*>& all_
     return statistics;
   }
   const double n = static_cast<double>(statistics.tokens);
-  for (double* mean : {&statistics.mismatch_mean, &statistics.kl, &statistics.entropy, &statistics.ratio,
-                       &statistics.clip_low_share, &statistics.clip_high_share, &statistics.clip_dual_share}) {
+  for (double* mean :
+       {&statistics.mismatch_mean, &statistics.kl, &statistics.entropy, &statistics.ratio,
+        &statistics.clip_low_share, &statistics.clip_high_share, &statistics.clip_dual_share}) {
     *mean /= n;
   }
-  AdamWOptions adamw{training.learning_rate(), training.beta1(), training.beta2(), training.epsilon(), training.weight_decay()};
+  AdamWOptions adamw{training.learning_rate(), training.beta1(), training.beta2(),
+                     training.epsilon(), training.weight_decay()};
   if (training.warmup_updates() > 0) {
-    adamw.learning_rate *= std::min(1.0, static_cast<double>(optimizer_.updates() + 1) / static_cast<double>(training.warmup_updates()));
+    adamw.learning_rate *= std::min(1.0, static_cast<double>(optimizer_.updates() + 1) /
+                                             static_cast<double>(training.warmup_updates()));
   }
   statistics.gradient_norm = OptimizerStep(*policy_, optimizer_, adamw, training.max_grad_norm());
   statistics.finite = std::isfinite(statistics.gradient_norm);

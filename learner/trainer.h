@@ -34,19 +34,20 @@ struct UpdateStatistics {
   double mismatch_max = 0, mismatch_mean = 0;
 };
 
-// Divides by nothing: one clipped AdamW step on the accumulated gradients. Returns the norm before clipping; gradients that are not finite change
-// nothing.
-double OptimizerStep(Transformer& model, AdamW& optimizer, const AdamWOptions& options, double max_grad_norm);
+// Divides by nothing: one clipped AdamW step on the accumulated gradients. Returns the norm before
+// clipping; gradients that are not finite change nothing.
+double OptimizerStep(Transformer& model, AdamW& optimizer, const AdamWOptions& options,
+                     double max_grad_norm);
 
 // Not thread-safe.
 class Trainer {
  public:
   explicit Trainer(std::unique_ptr<Transformer> policy);
 
-  // One optimizer update on a mini-batch. `rollouts` keep their order; the result is the same for every micro_batch_tokens up to rounding.
-  // `training` has all fields set.
-  UpdateStatistics Update(const std::vector<const TrainingRollout*>& rollouts, const v1::Training& training,
-                          double temperature);
+  // One optimizer update on a mini-batch. `rollouts` keep their order; the result is the same for
+  // every micro_batch_tokens up to rounding. `training` has all fields set.
+  UpdateStatistics Update(const std::vector<const TrainingRollout*>& rollouts,
+                          const v1::Training& training, double temperature);
 
   Transformer& policy() { return *policy_; }
   AdamW& optimizer() { return optimizer_; }

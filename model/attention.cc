@@ -25,10 +25,12 @@ at::Tensor Forward(const at::Tensor& query, const at::Tensor& key, const at::Ten
   HeadShape shape = ShapeOf(query, key);
   at::Tensor out = at::empty_like(query);
   lse = at::empty({query.size(0), shape.num_heads}, query.options());
-  const int64_t q_stride = shape.num_heads * shape.head_dim, kv_stride = shape.num_kv_heads * shape.head_dim;
+  const int64_t q_stride = shape.num_heads * shape.head_dim,
+                kv_stride = shape.num_kv_heads * shape.head_dim;
 
   int64_t longest = 0;
-  for (size_t s = 0; s + 1 < offsets.size(); ++s) longest = std::max(longest, offsets[s + 1] - offsets[s]);
+  for (size_t s = 0; s + 1 < offsets.size(); ++s)
+    longest = std::max(longest, offsets[s + 1] - offsets[s]);
   // A packed sequence is a paged one whose blocks follow each other.
   std::vector<int32_t> blocks(static_cast<size_t>(longest / kKvBlockRows + 1));
   std::iota(blocks.begin(), blocks.end(), 0);
@@ -49,8 +51,9 @@ at::Tensor Forward(const at::Tensor& query, const at::Tensor& key, const at::Ten
 
 class PackedAttentionFunction : public torch::autograd::Function<PackedAttentionFunction> {
  public:
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& query, const at::Tensor& key,
-                            const at::Tensor& value, const std::vector<int64_t>& offsets) {
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& query,
+                            const at::Tensor& key, const at::Tensor& value,
+                            const std::vector<int64_t>& offsets) {
     at::Tensor lse;
     at::Tensor out = Forward(query, key, value, offsets, lse);
     context->save_for_backward({query, key, value, out, lse});
@@ -60,24 +63,30 @@ class PackedAttentionFunction : public torch::autograd::Function<PackedAttention
 
   static variable_list backward(AutogradContext* context, variable_list d_outs) {
     variable_list saved = context->get_saved_variables();
-    const at::Tensor &query = saved[0], &key = saved[1], &value = saved[2], &out = saved[3], &lse = saved[4];
+    const at::Tensor &query = saved[0], &key = saved[1], &value = saved[2], &out = saved[3],
+                     &lse = saved[4];
     at::Tensor d_out = d_outs[0].contiguous();
-    at::Tensor d_query = at::empty_like(query), d_key = at::empty_like(key), d_value = at::empty_like(value);
-    AttendBackward(ShapeOf(query, key), context->saved_data["offsets"].toIntVector(), query.const_data_ptr<float>(),
-                   key.const_data_ptr<float>(), value.const_data_ptr<float>(), out.const_data_ptr<float>(),
-                   lse.const_data_ptr<float>(), d_out.const_data_ptr<float>(), d_query.mutable_data_ptr<float>(),
-                   d_key.mutable_data_ptr<float>(), d_value.mutable_data_ptr<float>());
+    at::Tensor d_query = at::empty_like(query), d_key = at::empty_like(key),
+               d_value = at::empty_like(value);
+    AttendBackward(ShapeOf(query, key), context->saved_data["offsets"].toIntVector(),
+                   query.const_data_ptr<float>(), key.const_data_ptr<float>(),
+                   value.const_data_ptr<float>(), out.const_data_ptr<float>(),
+                   lse.const_data_ptr<float>(), d_out.const_data_ptr<float>(),
+                   d_query.mutable_data_ptr<float>(), d_key.mutable_data_ptr<float>(),
+                   d_value.mutable_data_ptr<float>());
     return {d_query, d_key, d_value, at::Tensor()};
   }
 };
 
 }  // namespace
 
-PackedCausalAttention::PackedCausalAttention(std::vector<int64_t> offsets) : offsets_(std::move(offsets)) {}
+PackedCausalAttention::PackedCausalAttention(std::vector<int64_t> offsets)
+    : offsets_(std::move(offsets)) {}
 
 at::Tensor PackedCausalAttention::Attend(int64_t, const at::Tensor& query, const at::Tensor& key,
                                          const at::Tensor& value) {
-  return PackedAttentionFunction::apply(query.contiguous(), key.contiguous(), value.contiguous(), offsets_);
+  return PackedAttentionFunction::apply(query.contiguous(), key.contiguous(), value.contiguous(),
+                                        offsets_);
 }
 
 }  // namespace e3

@@ -1,4 +1,5 @@
-// Attention as a plug of the transformer: what differs between training and inference is where keys and values live.
+// Attention as a plug of the transformer: what differs between training and inference is where keys
+// and values live.
 #ifndef E3_MODEL_ATTENTION_H_
 #define E3_MODEL_ATTENTION_H_
 
@@ -16,8 +17,10 @@ class Attention {
  public:
   virtual ~Attention() = default;
   // Causal attention of layer `layer` over N tokens: query [N, num_heads, head_dim], key and value
-  // [N, num_kv_heads, head_dim], after normalisation and rotary embedding, fp32. Returns [N, num_heads, head_dim].
-  virtual at::Tensor Attend(int64_t layer, const at::Tensor& query, const at::Tensor& key, const at::Tensor& value) = 0;
+  // [N, num_kv_heads, head_dim], after normalisation and rotary embedding, fp32. Returns [N,
+  // num_heads, head_dim].
+  virtual at::Tensor Attend(int64_t layer, const at::Tensor& query, const at::Tensor& key,
+                            const at::Tensor& value) = 0;
 };
 
 // For training and scoring: sequences packed one after the other without padding; differentiable.
@@ -25,7 +28,8 @@ class PackedCausalAttention final : public Attention {
  public:
   // Sequence s is tokens offsets[s] … offsets[s + 1] - 1; offsets start with 0 and end with N.
   explicit PackedCausalAttention(std::vector<int64_t> offsets);
-  at::Tensor Attend(int64_t layer, const at::Tensor& query, const at::Tensor& key, const at::Tensor& value) override;
+  at::Tensor Attend(int64_t layer, const at::Tensor& query, const at::Tensor& key,
+                    const at::Tensor& value) override;
 
  private:
   std::vector<int64_t> offsets_;

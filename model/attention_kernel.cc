@@ -22,10 +22,12 @@ inline float Dot(const float* a, const float* b, int64_t vecs) {
 template <int kVecs>
 inline void AddScaled(float* y, float a, const float* x, int64_t vecs) {
   const int64_t n = kVecs ? kVecs : vecs;
-  for (int64_t i = 0; i < n; ++i) Store(y + i * kLanes, Load(y + i * kLanes) + Splat(a) * Load(x + i * kLanes));
+  for (int64_t i = 0; i < n; ++i)
+    Store(y + i * kLanes, Load(y + i * kLanes) + Splat(a) * Load(x + i * kLanes));
 }
 
-// scores[j] -> e^(scores[j] - max); returns their sum and the maximum. Padding up to a whole vector becomes 0.
+// scores[j] -> e^(scores[j] - max); returns their sum and the maximum. Padding up to a whole vector
+// becomes 0.
 struct Softmax {
   float max;
   float sum;
@@ -64,11 +66,13 @@ void AttendRow(const HeadShape& shape, const QueryRow& row, std::vector<float>& 
     const float* queries = row.query + h * group * dim;
     float* out = row.out + h * group * dim;
     for (int64_t j = 0; j < row.context; j += kKvBlockRows) {
-      const float* keys = row.kv.keys + row.kv.block_table[j / kKvBlockRows] * block_stride + h * dim;
+      const float* keys =
+          row.kv.keys + row.kv.block_table[j / kKvBlockRows] * block_stride + h * dim;
       const int64_t rows = std::min(kKvBlockRows, row.context - j);
       for (int64_t r = 0; r < rows; ++r) {
         for (int64_t g = 0; g < group; ++g) {
-          scratch[g * padded + j + r] = Dot<kVecs>(queries + g * dim, keys + r * row_stride, vecs) * scale;
+          scratch[g * padded + j + r] =
+              Dot<kVecs>(queries + g * dim, keys + r * row_stride, vecs) * scale;
         }
       }
     }
@@ -81,7 +85,8 @@ void AttendRow(const HeadShape& shape, const QueryRow& row, std::vector<float>& 
       for (int64_t j = 0; j < row.context; ++j) p[j] *= inverse;
     }
     for (int64_t j = 0; j < row.context; j += kKvBlockRows) {
-      const float* values = row.kv.values + row.kv.block_table[j / kKvBlockRows] * block_stride + h * dim;
+      const float* values =
+          row.kv.values + row.kv.block_table[j / kKvBlockRows] * block_stride + h * dim;
       const int64_t rows = std::min(kKvBlockRows, row.context - j);
       for (int64_t g = 0; g < group; ++g) {
         const float* p = scratch.data() + g * padded + j;
@@ -100,14 +105,16 @@ void AttendRowsImpl(const HeadShape& shape, const std::vector<QueryRow>& rows) {
     std::vector<float> scratch;
 #pragma omp for schedule(dynamic, 8)
     // Late rows of a sequence see the longest context, so they are dealt first.
-    for (int64_t i = n - 1; i >= 0; --i) AttendRow<kVecs>(shape, rows[static_cast<size_t>(i)], scratch);
+    for (int64_t i = n - 1; i >= 0; --i)
+      AttendRow<kVecs>(shape, rows[static_cast<size_t>(i)], scratch);
   }
 }
 
 template <int kVecs>
-void AttendBackwardImpl(const HeadShape& shape, const std::vector<int64_t>& offsets, const float* query,
-                        const float* keys, const float* values, const float* out, const float* lse, const float* d_out,
-                        float* d_query, float* d_keys, float* d_values) {
+void AttendBackwardImpl(const HeadShape& shape, const std::vector<int64_t>& offsets,
+                        const float* query, const float* keys, const float* values,
+                        const float* out, const float* lse, const float* d_out, float* d_query,
+                        float* d_keys, float* d_values) {
   const int64_t dim = shape.head_dim, vecs = dim / kLanes;
   const int64_t group = shape.num_heads / shape.num_kv_heads;
   const int64_t q_stride = shape.num_heads * dim, kv_stride = shape.num_kv_heads * dim;
@@ -119,7 +126,8 @@ void AttendBackwardImpl(const HeadShape& shape, const std::vector<int64_t>& offs
     std::vector<float> p, dp;
 #pragma omp for schedule(dynamic, 1)
     for (int64_t task = 0; task < sequences * shape.num_kv_heads; ++task) {
-      const int64_t begin = offsets[task / shape.num_kv_heads], end = offsets[task / shape.num_kv_heads + 1];
+      const int64_t begin = offsets[task / shape.num_kv_heads],
+                    end = offsets[task / shape.num_kv_heads + 1];
       const int64_t h = task % shape.num_kv_heads;
       p.resize(static_cast<size_t>(RoundUp(end - begin)));
       dp.resize(p.size());
@@ -160,12 +168,16 @@ void AttendBackwardImpl(const HeadShape& shape, const std::vector<int64_t>& offs
 }
 
 // Calls f<kVecs> with the constant for common head sizes.
-#define E3_DISPATCH_HEAD_DIM(dim, call)      \
-  switch (dim) {                             \
-    case 32: return call(4);                 \
-    case 64: return call(8);                 \
-    case 128: return call(16);               \
-    default: return call(0);                 \
+#define E3_DISPATCH_HEAD_DIM(dim, call) \
+  switch (dim) {                        \
+    case 32:                            \
+      return call(4);                   \
+    case 64:                            \
+      return call(8);                   \
+    case 128:                           \
+      return call(16);                  \
+    default:                            \
+      return call(0);                   \
   }
 
 }  // namespace
@@ -176,11 +188,12 @@ void AttendRows(const HeadShape& shape, const std::vector<QueryRow>& rows) {
 #undef E3_CALL
 }
 
-void AttendBackward(const HeadShape& shape, const std::vector<int64_t>& offsets, const float* query, const float* keys,
-                    const float* values, const float* out, const float* lse, const float* d_out, float* d_query,
-                    float* d_keys, float* d_values) {
-#define E3_CALL(n) \
-  AttendBackwardImpl<n>(shape, offsets, query, keys, values, out, lse, d_out, d_query, d_keys, d_values)
+void AttendBackward(const HeadShape& shape, const std::vector<int64_t>& offsets, const float* query,
+                    const float* keys, const float* values, const float* out, const float* lse,
+                    const float* d_out, float* d_query, float* d_keys, float* d_values) {
+#define E3_CALL(n)                                                                             \
+  AttendBackwardImpl<n>(shape, offsets, query, keys, values, out, lse, d_out, d_query, d_keys, \
+                        d_values)
   E3_DISPATCH_HEAD_DIM(shape.head_dim, E3_CALL)
 #undef E3_CALL
 }

@@ -1,10 +1,11 @@
-// Causal attention on the CPU, one query row at a time. Training, prefill and decoding all run this code over the same
-// blocks of keys in the same order, so that a row's result does not depend on which of them asked, nor on what else is in
-// the batch. Knows nothing of LibTorch. Parallel over rows with OpenMP; fp32.
+// Causal attention on the CPU, one query row at a time. Training, prefill and decoding all run this
+// code over the same blocks of keys in the same order, so that a row's result does not depend on
+// which of them asked, nor on what else is in the batch. Knows nothing of LibTorch. Parallel over
+// rows with OpenMP; fp32.
 //
-// Reference: the online formulation is not used; a row's scores are kept whole (context x 4 bytes a head), and normalised
-// by their log-sum-exp, which the backward pass needs anyway (Dao et al. 2022, FlashAttention, Algorithm 4 for the
-// gradients).
+// Reference: the online formulation is not used; a row's scores are kept whole (context x 4 bytes a
+// head), and normalised by their log-sum-exp, which the backward pass needs anyway (Dao et al.
+// 2022, FlashAttention, Algorithm 4 for the gradients).
 #ifndef E3_MODEL_ATTENTION_KERNEL_H_
 #define E3_MODEL_ATTENTION_KERNEL_H_
 
@@ -22,8 +23,8 @@ struct HeadShape {
   int64_t head_dim;  // a multiple of 8
 };
 
-// Keys and values of one sequence: row r lies in block block_table[r / 16] at row r % 16; block b starts at
-// b * 16 * num_kv_heads * head_dim floats from `keys` (and `values`).
+// Keys and values of one sequence: row r lies in block block_table[r / 16] at row r % 16; block b
+// starts at b * 16 * num_kv_heads * head_dim floats from `keys` (and `values`).
 struct KeyValues {
   const float* keys;
   const float* values;
@@ -41,12 +42,12 @@ struct QueryRow {
 
 void AttendRows(const HeadShape& shape, const std::vector<QueryRow>& rows);
 
-// Gradients of causal attention for packed sequences: sequence s has rows offsets[s] … offsets[s + 1] - 1. All tensors are
-// contiguous: query, out, d_out, d_query [N, num_heads, head_dim]; lse [N, num_heads]; the others
-// [N, num_kv_heads, head_dim]. d_query, d_keys and d_values are overwritten.
-void AttendBackward(const HeadShape& shape, const std::vector<int64_t>& offsets, const float* query, const float* keys,
-                    const float* values, const float* out, const float* lse, const float* d_out, float* d_query,
-                    float* d_keys, float* d_values);
+// Gradients of causal attention for packed sequences: sequence s has rows offsets[s] … offsets[s +
+// 1] - 1. All tensors are contiguous: query, out, d_out, d_query [N, num_heads, head_dim]; lse [N,
+// num_heads]; the others [N, num_kv_heads, head_dim]. d_query, d_keys and d_values are overwritten.
+void AttendBackward(const HeadShape& shape, const std::vector<int64_t>& offsets, const float* query,
+                    const float* keys, const float* values, const float* out, const float* lse,
+                    const float* d_out, float* d_query, float* d_keys, float* d_values);
 
 }  // namespace e3
 

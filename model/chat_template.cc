@@ -11,7 +11,9 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-const uint8_t* Data(const std::string& text) { return reinterpret_cast<const uint8_t*>(text.data()); }
+const uint8_t* Data(const std::string& text) {
+  return reinterpret_cast<const uint8_t*>(text.data());
+}
 
 std::string Take(E3Bytes bytes) {
   std::string text(reinterpret_cast<const char*>(bytes.data), bytes.len);
@@ -19,7 +21,8 @@ std::string Take(E3Bytes bytes) {
   return text;
 }
 
-// tokenizer_config.json's "chat_template" is a string, or a list of named ones of which "default" counts.
+// tokenizer_config.json's "chat_template" is a string, or a list of named ones of which "default"
+// counts.
 std::string TemplateOf(const Json& config) {
   auto it = config.find("chat_template");
   if (it == config.end()) return "";
@@ -34,7 +37,8 @@ std::string TemplateOf(const Json& config) {
 
 Json SpecialTokens(const Json& config) {
   Json tokens = Json::object();
-  for (const char* name : {"bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token"}) {
+  for (const char* name : {"bos_token", "eos_token", "unk_token", "pad_token", "sep_token",
+                           "cls_token", "mask_token"}) {
     auto it = config.find(name);
     if (it == config.end()) continue;
     if (it->is_string()) tokens[name] = *it;
@@ -50,7 +54,8 @@ absl::StatusOr<std::unique_ptr<ChatTemplate>> ChatTemplate::Load(const std::stri
   std::string config_path = absl::StrCat(folder, "/tokenizer_config.json");
   if (absl::StatusOr<std::string> text = ReadFile(config_path); text.ok()) {
     config = Json::parse(*text, nullptr, /*allow_exceptions=*/false);
-    if (!config.is_object()) return absl::InvalidArgumentError(absl::StrCat(config_path, " is not a JSON object"));
+    if (!config.is_object())
+      return absl::InvalidArgumentError(absl::StrCat(config_path, " is not a JSON object"));
   }
   std::string path = absl::StrCat(folder, "/chat_template.jinja");
   std::string source;
@@ -60,7 +65,8 @@ absl::StatusOr<std::unique_ptr<ChatTemplate>> ChatTemplate::Load(const std::stri
     path = config_path;
     source = TemplateOf(config);
   }
-  if (source.empty()) return absl::NotFoundError(absl::StrCat("the model in ", folder, " has no chat template"));
+  if (source.empty())
+    return absl::NotFoundError(absl::StrCat("the model in ", folder, " has no chat template"));
   E3ChatTemplate* handle = nullptr;
   E3Bytes error;
   if (e3_chat_template_new(Data(source), source.size(), &handle, &error) != 0) {
@@ -71,12 +77,14 @@ absl::StatusOr<std::unique_ptr<ChatTemplate>> ChatTemplate::Load(const std::stri
 
 ChatTemplate::~ChatTemplate() { e3_chat_template_free(handle_); }
 
-absl::StatusOr<std::string> ChatTemplate::Render(const Json& messages, const Json& arguments) const {
+absl::StatusOr<std::string> ChatTemplate::Render(const Json& messages,
+                                                 const Json& arguments) const {
   Json variables = Json::parse(special_tokens_json_);
   variables["messages"] = messages;
   variables["add_generation_prompt"] = true;
   if (!arguments.is_null()) {
-    if (!arguments.is_object()) return absl::InvalidArgumentError("chat template arguments must be a JSON object");
+    if (!arguments.is_object())
+      return absl::InvalidArgumentError("chat template arguments must be a JSON object");
     variables.update(arguments);
   }
   // dump() throws on text that is not UTF-8.

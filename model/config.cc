@@ -16,7 +16,8 @@ using Json = nlohmann::json;
 absl::StatusOr<Json> ReadJson(const std::string& path) {
   E3_ASSIGN_OR_RETURN(std::string text, ReadFile(path));
   Json json = Json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (!json.is_object()) return absl::InvalidArgumentError(absl::StrCat(path, " is not a JSON object"));
+  if (!json.is_object())
+    return absl::InvalidArgumentError(absl::StrCat(path, " is not a JSON object"));
   return json;
 }
 
@@ -41,7 +42,8 @@ absl::Status ReadRope(const Json& json, ModelConfig* config) {
   std::string type = rope.value("rope_type", rope.value("type", "default"));
   if (type == "default") return absl::OkStatus();
   if (type != "llama3") {
-    return absl::InvalidArgumentError(absl::StrCat("rope type '", type, "' is not supported ('default' and 'llama3' are)"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("rope type '", type, "' is not supported ('default' and 'llama3' are)"));
   }
   config->rope_scaling = Llama3RopeScaling{
       .factor = rope.at("factor").get<double>(),
@@ -54,9 +56,11 @@ absl::Status ReadRope(const Json& json, ModelConfig* config) {
 absl::StatusOr<ModelConfig> Parse(const Json& json) {
   ModelConfig config;
   config.model_type = json.value("model_type", "");
-  if (config.model_type != "qwen3" && config.model_type != "qwen2" && config.model_type != "llama") {
+  if (config.model_type != "qwen3" && config.model_type != "qwen2" &&
+      config.model_type != "llama") {
     return absl::InvalidArgumentError(
-        absl::StrCat("model_type '", config.model_type, "' is not supported ('qwen3', 'qwen2' and 'llama' are)"));
+        absl::StrCat("model_type '", config.model_type,
+                     "' is not supported ('qwen3', 'qwen2' and 'llama' are)"));
   }
   config.hidden_size = json.at("hidden_size").get<int64_t>();
   config.intermediate_size = json.at("intermediate_size").get<int64_t>();
@@ -69,29 +73,37 @@ absl::StatusOr<ModelConfig> Parse(const Json& json) {
   config.tie_word_embeddings = json.value("tie_word_embeddings", false);
   config.attention_bias = config.model_type == "qwen2" || json.value("attention_bias", false);
   config.qk_norm = config.model_type == "qwen3";
-  if (config.num_heads <= 0 || config.num_kv_heads <= 0 || config.num_heads % config.num_kv_heads != 0) {
-    return absl::InvalidArgumentError("num_attention_heads must be a multiple of num_key_value_heads");
+  if (config.num_heads <= 0 || config.num_kv_heads <= 0 ||
+      config.num_heads % config.num_kv_heads != 0) {
+    return absl::InvalidArgumentError(
+        "num_attention_heads must be a multiple of num_key_value_heads");
   }
   Json head_dim = json.value("head_dim", Json());
-  config.head_dim = head_dim.is_null() ? config.hidden_size / config.num_heads : head_dim.get<int64_t>();
+  config.head_dim =
+      head_dim.is_null() ? config.hidden_size / config.num_heads : head_dim.get<int64_t>();
   if (config.head_dim % 8 != 0 || config.head_dim > 256) {
-    return absl::InvalidArgumentError(absl::StrCat("head_dim ", config.head_dim, " is not a multiple of 8 up to 256"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("head_dim ", config.head_dim, " is not a multiple of 8 up to 256"));
   }
   E3_RETURN_IF_ERROR(ReadRope(json, &config));
 
   // What would change the computation, and is not implemented.
   if (json.value("hidden_act", "silu") != "silu") {
-    return absl::InvalidArgumentError(absl::StrCat("hidden_act '", json.value("hidden_act", ""), "' is not supported"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("hidden_act '", json.value("hidden_act", ""), "' is not supported"));
   }
-  if (json.value("use_sliding_window", false)) return absl::InvalidArgumentError("sliding windows are not supported");
+  if (json.value("use_sliding_window", false))
+    return absl::InvalidArgumentError("sliding windows are not supported");
   for (const Json& layer : json.value("layer_types", Json::array())) {
     if (layer != "full_attention") {
-      return absl::InvalidArgumentError(absl::StrCat("layer type ", layer.dump(), " is not supported"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("layer type ", layer.dump(), " is not supported"));
     }
   }
   if (json.value("mlp_bias", false)) return absl::InvalidArgumentError("mlp_bias is not supported");
   if (config.model_type != "qwen2" && config.attention_bias) {
-    return absl::InvalidArgumentError(absl::StrCat("attention_bias is not supported for ", config.model_type));
+    return absl::InvalidArgumentError(
+        absl::StrCat("attention_bias is not supported for ", config.model_type));
   }
   return config;
 }
@@ -107,15 +119,19 @@ absl::StatusOr<ModelConfig> ModelConfig::Load(const std::string& folder) {
   } catch (const Json::exception& e) {
     return absl::InvalidArgumentError(absl::StrCat(path, ": ", e.what()));
   }
-  if (!config.ok()) return absl::Status(config.status().code(), absl::StrCat(path, ": ", config.status().message()));
-  if (absl::StatusOr<Json> generation = ReadJson(absl::StrCat(folder, "/generation_config.json")); generation.ok()) {
+  if (!config.ok())
+    return absl::Status(config.status().code(),
+                        absl::StrCat(path, ": ", config.status().message()));
+  if (absl::StatusOr<Json> generation = ReadJson(absl::StrCat(folder, "/generation_config.json"));
+      generation.ok()) {
     AppendIds(*generation, &config->eos_token_ids);
   }
   if (config->eos_token_ids.empty()) AppendIds(json, &config->eos_token_ids);
   return config;
 }
 
-// In fp32 as transformers computes it: at long positions the last bit of a frequency shows in the angles.
+// In fp32 as transformers computes it: at long positions the last bit of a frequency shows in the
+// angles.
 std::vector<float> ModelConfig::RopeInverseFrequencies() const {
   std::vector<float> frequencies(static_cast<size_t>(head_dim / 2));
   for (size_t i = 0; i < frequencies.size(); ++i) {
@@ -129,8 +145,9 @@ std::vector<float> ModelConfig::RopeInverseFrequencies() const {
       if (wavelength > low) {
         f /= static_cast<float>(s.factor);
       } else if (wavelength >= high) {
-        const float smooth = static_cast<float>((s.original_max_position / wavelength - s.low_freq_factor) /
-                                                (s.high_freq_factor - s.low_freq_factor));
+        const float smooth =
+            static_cast<float>((s.original_max_position / wavelength - s.low_freq_factor) /
+                               (s.high_freq_factor - s.low_freq_factor));
         f = (1 - smooth) * f / static_cast<float>(s.factor) + smooth * f;
       }
     }

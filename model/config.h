@@ -11,7 +11,8 @@
 
 namespace e3 {
 
-// Llama 3's rope scaling: long wavelengths are slowed by `factor`, short ones kept, with a smooth step in between.
+// Llama 3's rope scaling: long wavelengths are slowed by `factor`, short ones kept, with a smooth
+// step in between.
 struct Llama3RopeScaling {
   double factor;
   double low_freq_factor;
@@ -41,8 +42,9 @@ struct ModelConfig {
   // Inverse frequencies of the rotary embedding: head_dim / 2 values.
   std::vector<float> RopeInverseFrequencies() const;
 
-  // Reads `folder`/config.json and generation_config.json. InvalidArgument names the file, and the feature that this
-  // transformer does not have (sliding windows, other rope types, …): a model is never run as something that it is not.
+  // Reads `folder`/config.json and generation_config.json. InvalidArgument names the file, and the
+  // feature that this transformer does not have (sliding windows, other rope types, …): a model is
+  // never run as something that it is not.
   static absl::StatusOr<ModelConfig> Load(const std::string& folder);
 };
 

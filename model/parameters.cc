@@ -58,21 +58,22 @@ const ParameterSlot& ParameterLayout::slot(const std::string& name) const {
   return slots_[it->second];
 }
 
-absl::Status LoadParameters(const std::string& folder, const ModelConfig& config, const ParameterLayout& layout,
-                            float* out) {
-  E3_ASSIGN_OR_RETURN(std::unique_ptr<SafetensorsReader> reader, SafetensorsReader::OpenFolder(folder));
+absl::Status LoadParameters(const std::string& folder, const ModelConfig& config,
+                            const ParameterLayout& layout, float* out) {
+  E3_ASSIGN_OR_RETURN(std::unique_ptr<SafetensorsReader> reader,
+                      SafetensorsReader::OpenFolder(folder));
   for (const ParameterSlot& slot : layout.slots()) {
     std::string name = slot.name;
     // Some folders with untied embeddings in name only leave lm_head out.
     if (name == "lm_head.weight" && !reader->Contains(name)) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(folder, " has no lm_head.weight, but its config.json does not tie the word embeddings"));
+      return absl::InvalidArgumentError(absl::StrCat(
+          folder, " has no lm_head.weight, but its config.json does not tie the word embeddings"));
     }
     E3_ASSIGN_OR_RETURN(TensorView view, reader->Get(name));
     if (view.shape != slot.shape) {
-      return absl::InvalidArgumentError(absl::StrCat("tensor ", name, " in ", folder, " has shape [",
-                                                     absl::StrJoin(view.shape, ", "), "], but config.json asks for [",
-                                                     absl::StrJoin(slot.shape, ", "), "]"));
+      return absl::InvalidArgumentError(absl::StrCat(
+          "tensor ", name, " in ", folder, " has shape [", absl::StrJoin(view.shape, ", "),
+          "], but config.json asks for [", absl::StrJoin(slot.shape, ", "), "]"));
     }
     E3_RETURN_IF_ERROR(CopyAsFloat(view, out + slot.offset));
   }
@@ -80,25 +81,31 @@ absl::Status LoadParameters(const std::string& folder, const ModelConfig& config
   return absl::OkStatus();
 }
 
-absl::Status SaveModel(const std::string& folder, const std::string& source_folder, const ParameterLayout& layout,
-                       const float* parameters, Dtype dtype) {
+absl::Status SaveModel(const std::string& folder, const std::string& source_folder,
+                       const ParameterLayout& layout, const float* parameters, Dtype dtype) {
   namespace fs = std::filesystem;
-  // Everything that describes the model and its text goes along; weights, their index and our own state do not.
+  // Everything that describes the model and its text goes along; weights, their index and our own
+  // state do not.
   for (const char* name :
-       {"generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json",
-        "merges.txt", "added_tokens.json", "chat_template.jinja", "tokenizer.model", "README.md", "LICENSE"}) {
+       {"generation_config.json", "tokenizer.json", "tokenizer_config.json",
+        "special_tokens_map.json", "vocab.json", "merges.txt", "added_tokens.json",
+        "chat_template.jinja", "tokenizer.model", "README.md", "LICENSE"}) {
     std::error_code error;
     fs::path source = fs::path(source_folder) / name;
     if (!fs::exists(source, error)) continue;
     fs::copy_file(source, fs::path(folder) / name, fs::copy_options::overwrite_existing, error);
-    if (error) return absl::UnavailableError(absl::StrCat("cannot copy ", source.string(), ": ", error.message()));
+    if (error)
+      return absl::UnavailableError(
+          absl::StrCat("cannot copy ", source.string(), ": ", error.message()));
   }
   E3_ASSIGN_OR_RETURN(std::string text, ReadFile(absl::StrCat(source_folder, "/config.json")));
   auto config = nlohmann::ordered_json::parse(text, nullptr, /*allow_exceptions=*/false);
-  if (!config.is_object()) return absl::InvalidArgumentError(absl::StrCat(source_folder, "/config.json is not an object"));
+  if (!config.is_object())
+    return absl::InvalidArgumentError(absl::StrCat(source_folder, "/config.json is not an object"));
   const char* dtype_name = dtype == Dtype::kBFloat16 ? "bfloat16" : "float32";
   if (config.contains("dtype")) config["dtype"] = dtype_name;
-  if (config.contains("torch_dtype") || !config.contains("dtype")) config["torch_dtype"] = dtype_name;
+  if (config.contains("torch_dtype") || !config.contains("dtype"))
+    config["torch_dtype"] = dtype_name;
   E3_RETURN_IF_ERROR(WriteFileDurably(absl::StrCat(folder, "/config.json"), config.dump(2) + "\n"));
 
   std::vector<TensorToWrite> tensors;

@@ -1,5 +1,6 @@
-// Where each tensor of a model lies in one flat fp32 buffer. The optimizer updates, the ranks reduce and the learner
-// publishes that buffer as a whole; the transformer computes on views of it. Knows nothing of LibTorch.
+// Where each tensor of a model lies in one flat fp32 buffer. The optimizer updates, the ranks
+// reduce and the learner publishes that buffer as a whole; the transformer computes on views of it.
+// Knows nothing of LibTorch.
 #ifndef E3_MODEL_PARAMETERS_H_
 #define E3_MODEL_PARAMETERS_H_
 
@@ -22,8 +23,8 @@ struct ParameterSlot {
   bool decay;      // weight decay applies: matrices yes, norms and biases no
 };
 
-// Slots lie in order without gaps. The q, k and v projections of a layer (and their biases), and its gate and up
-// projections, are neighbours, so that each group is also one matrix.
+// Slots lie in order without gaps. The q, k and v projections of a layer (and their biases), and
+// its gate and up projections, are neighbours, so that each group is also one matrix.
 class ParameterLayout {
  public:
   explicit ParameterLayout(const ModelConfig& config);
@@ -41,15 +42,15 @@ class ParameterLayout {
   int64_t size_ = 0;
 };
 
-// Fills `out` (layout.size() floats) from the safetensors of `folder`. InvalidArgument names a tensor that is missing or has
-// another shape.
-absl::Status LoadParameters(const std::string& folder, const ModelConfig& config, const ParameterLayout& layout,
-                            float* out);
+// Fills `out` (layout.size() floats) from the safetensors of `folder`. InvalidArgument names a
+// tensor that is missing or has another shape.
+absl::Status LoadParameters(const std::string& folder, const ModelConfig& config,
+                            const ParameterLayout& layout, float* out);
 
-// Writes a folder that transformers opens: model.safetensors with `dtype`, and the configuration and tokenizer files of
-// `source_folder`. Into an existing folder; see WriteFolderDurably.
-absl::Status SaveModel(const std::string& folder, const std::string& source_folder, const ParameterLayout& layout,
-                       const float* parameters, Dtype dtype);
+// Writes a folder that transformers opens: model.safetensors with `dtype`, and the configuration
+// and tokenizer files of `source_folder`. Into an existing folder; see WriteFolderDurably.
+absl::Status SaveModel(const std::string& folder, const std::string& source_folder,
+                       const ParameterLayout& layout, const float* parameters, Dtype dtype);
 
 }  // namespace e3
 

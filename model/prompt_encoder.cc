@@ -22,10 +22,11 @@ absl::StatusOr<std::vector<uint32_t>> PromptEncoder::EncodeText(const std::strin
   return tokenizer_->Encode(text, /*add_special_tokens=*/true);
 }
 
-absl::StatusOr<std::vector<uint32_t>> PromptEncoder::EncodeMessages(const nlohmann::ordered_json& messages,
-                                                                    const nlohmann::ordered_json& arguments) const {
+absl::StatusOr<std::vector<uint32_t>> PromptEncoder::EncodeMessages(
+    const nlohmann::ordered_json& messages, const nlohmann::ordered_json& arguments) const {
   if (chat_template_ == nullptr) {
-    return absl::FailedPreconditionError(absl::StrCat("the model in ", folder_, " has no chat template; use \"prompt\""));
+    return absl::FailedPreconditionError(
+        absl::StrCat("the model in ", folder_, " has no chat template; use \"prompt\""));
   }
   E3_ASSIGN_OR_RETURN(std::string text, chat_template_->Render(messages, arguments));
   return tokenizer_->Encode(text, /*add_special_tokens=*/false);

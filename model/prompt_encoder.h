@@ -21,9 +21,10 @@ class PromptEncoder {
 
   // With the tokenizer's special tokens.
   absl::StatusOr<std::vector<uint32_t>> EncodeText(const std::string& text) const;
-  // Rendered by the template, without further special tokens. FailedPrecondition when the model has no template.
-  absl::StatusOr<std::vector<uint32_t>> EncodeMessages(const nlohmann::ordered_json& messages,
-                                                       const nlohmann::ordered_json& arguments) const;
+  // Rendered by the template, without further special tokens. FailedPrecondition when the model has
+  // no template.
+  absl::StatusOr<std::vector<uint32_t>> EncodeMessages(
+      const nlohmann::ordered_json& messages, const nlohmann::ordered_json& arguments) const;
 
   const Tokenizer& tokenizer() const { return *tokenizer_; }
   bool has_chat_template() const { return chat_template_ != nullptr; }

@@ -77,7 +77,8 @@ float HalfToFloat(uint16_t h) {
 uint16_t BFloat16FromFloat(float f) {
   uint32_t bits;
   memcpy(&bits, &f, sizeof bits);
-  if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>((bits >> 16) | 0x40);  // NaN stays NaN
+  if ((bits & 0x7fffffffu) > 0x7f800000u)
+    return static_cast<uint16_t>((bits >> 16) | 0x40);  // NaN stays NaN
   return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1)) >> 16);
 }
 
@@ -89,14 +90,16 @@ int64_t TensorView::num_elements() const {
   return n;
 }
 
-absl::StatusOr<std::unique_ptr<SafetensorsReader>> SafetensorsReader::OpenFile(const std::string& path) {
+absl::StatusOr<std::unique_ptr<SafetensorsReader>> SafetensorsReader::OpenFile(
+    const std::string& path) {
   std::unique_ptr<SafetensorsReader> reader(new SafetensorsReader);
   reader->source_ = path;
   E3_RETURN_IF_ERROR(reader->Map(path));
   return reader;
 }
 
-absl::StatusOr<std::unique_ptr<SafetensorsReader>> SafetensorsReader::OpenFolder(const std::string& folder) {
+absl::StatusOr<std::unique_ptr<SafetensorsReader>> SafetensorsReader::OpenFolder(
+    const std::string& folder) {
   std::string index_path = absl::StrCat(folder, "/model.safetensors.index.json");
   absl::StatusOr<std::string> index = ReadFile(index_path);
   if (!index.ok()) return OpenFile(absl::StrCat(folder, "/model.safetensors"));
@@ -114,7 +117,8 @@ absl::StatusOr<std::unique_ptr<SafetensorsReader>> SafetensorsReader::OpenFolder
   }
   std::unique_ptr<SafetensorsReader> reader(new SafetensorsReader);
   reader->source_ = folder;
-  for (const std::string& shard : shards) E3_RETURN_IF_ERROR(reader->Map(absl::StrCat(folder, "/", shard)));
+  for (const std::string& shard : shards)
+    E3_RETURN_IF_ERROR(reader->Map(absl::StrCat(folder, "/", shard)));
   return reader;
 }
 
@@ -123,7 +127,9 @@ SafetensorsReader::~SafetensorsReader() {
 }
 
 absl::Status SafetensorsReader::Map(const std::string& path) {
-  auto bad = [&](absl::string_view why) { return absl::DataLossError(absl::StrCat(path, " is not a whole safetensors file: ", why)); };
+  auto bad = [&](absl::string_view why) {
+    return absl::DataLossError(absl::StrCat(path, " is not a whole safetensors file: ", why));
+  };
   int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) return absl::NotFoundError(absl::StrCat("cannot open ", path, ": ", strerror(errno)));
   struct stat info;
@@ -134,7 +140,8 @@ absl::Status SafetensorsReader::Map(const std::string& path) {
   size_t size = static_cast<size_t>(info.st_size);
   void* address = mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd, 0);
   close(fd);
-  if (address == MAP_FAILED) return absl::UnavailableError(absl::StrCat("cannot map ", path, ": ", strerror(errno)));
+  if (address == MAP_FAILED)
+    return absl::UnavailableError(absl::StrCat("cannot map ", path, ": ", strerror(errno)));
   mappings_.push_back({address, size});
 
   const char* base = static_cast<const char*>(address);
@@ -153,16 +160,19 @@ absl::Status SafetensorsReader::Map(const std::string& path) {
       }
       TensorView view;
       if (!ParseDtype(entry.at("dtype").get<std::string>(), &view.dtype)) {
-        return absl::InvalidArgumentError(
-            absl::StrCat(path, ": tensor ", name, " has dtype ", entry["dtype"].dump(), ", which is not supported"));
+        return absl::InvalidArgumentError(absl::StrCat(path, ": tensor ", name, " has dtype ",
+                                                       entry["dtype"].dump(),
+                                                       ", which is not supported"));
       }
       view.shape = entry.at("shape").get<std::vector<int64_t>>();
       auto offsets = entry.at("data_offsets").get<std::vector<uint64_t>>();
-      if (offsets.size() != 2 || offsets[0] > offsets[1] || offsets[1] > data_size) return bad("tensor runs past the end");
+      if (offsets.size() != 2 || offsets[0] > offsets[1] || offsets[1] > data_size)
+        return bad("tensor runs past the end");
       for (int64_t d : view.shape) {
         if (d < 0 || d > (int64_t{1} << 40)) return bad("bad shape");
       }
-      if (static_cast<uint64_t>(view.num_elements()) * ElementSize(view.dtype) != offsets[1] - offsets[0]) {
+      if (static_cast<uint64_t>(view.num_elements()) * ElementSize(view.dtype) !=
+          offsets[1] - offsets[0]) {
         return bad(absl::StrCat("size of tensor ", name, " does not match its shape"));
       }
       view.data = data + offsets[0];
@@ -176,7 +186,8 @@ absl::Status SafetensorsReader::Map(const std::string& path) {
 
 absl::StatusOr<TensorView> SafetensorsReader::Get(const std::string& name) const {
   auto it = tensors_.find(name);
-  if (it == tensors_.end()) return absl::NotFoundError(absl::StrCat("tensor ", name, " is not in ", source_));
+  if (it == tensors_.end())
+    return absl::NotFoundError(absl::StrCat("tensor ", name, " is not in ", source_));
   return it->second;
 }
 
@@ -191,7 +202,8 @@ absl::Status CopyAsFloat(const TensorView& view, float* out) {
       for (size_t i = 0; i < n; ++i) {
         uint16_t bits;
         memcpy(&bits, view.data + 2 * i, 2);
-        out[i] = view.dtype == Dtype::kBFloat16 ? FloatFromBits(static_cast<uint32_t>(bits) << 16) : HalfToFloat(bits);
+        out[i] = view.dtype == Dtype::kBFloat16 ? FloatFromBits(static_cast<uint32_t>(bits) << 16)
+                                                : HalfToFloat(bits);
       }
       return absl::OkStatus();
     case Dtype::kInt64:
@@ -212,7 +224,8 @@ absl::Status WriteSafetensors(const std::string& path, const std::vector<TensorT
   uint64_t offset = 0;
   for (const TensorToWrite& t : tensors) {
     uint64_t end = offset + count(t) * ElementSize(t.dtype);
-    header[t.name] = {{"dtype", DtypeName(t.dtype)}, {"shape", t.shape}, {"data_offsets", {offset, end}}};
+    header[t.name] = {
+        {"dtype", DtypeName(t.dtype)}, {"shape", t.shape}, {"data_offsets", {offset, end}}};
     offset = end;
   }
   std::string text = header.dump();
@@ -220,8 +233,10 @@ absl::Status WriteSafetensors(const std::string& path, const std::vector<TensorT
   uint64_t header_size = text.size();
 
   FILE* file = fopen(path.c_str(), "wb");
-  if (file == nullptr) return absl::UnavailableError(absl::StrCat("cannot write ", path, ": ", strerror(errno)));
-  bool ok = fwrite(&header_size, 8, 1, file) == 1 && fwrite(text.data(), 1, text.size(), file) == text.size();
+  if (file == nullptr)
+    return absl::UnavailableError(absl::StrCat("cannot write ", path, ": ", strerror(errno)));
+  bool ok = fwrite(&header_size, 8, 1, file) == 1 &&
+            fwrite(text.data(), 1, text.size(), file) == text.size();
   std::vector<uint16_t> half;
   for (const TensorToWrite& t : tensors) {
     size_t n = count(t);
@@ -238,7 +253,8 @@ absl::Status WriteSafetensors(const std::string& path, const std::vector<TensorT
   ok = (fclose(file) == 0) && ok;
   if (!ok) {
     std::string message = absl::StrCat("cannot write ", path, ": ", strerror(write_errno));
-    return write_errno == ENOSPC ? absl::ResourceExhaustedError(message) : absl::UnavailableError(message);
+    return write_errno == ENOSPC ? absl::ResourceExhaustedError(message)
+                                 : absl::UnavailableError(message);
   }
   return absl::OkStatus();
 }

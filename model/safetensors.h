@@ -1,4 +1,5 @@
-// Reading and writing safetensors files (https://github.com/huggingface/safetensors). Knows nothing of LibTorch.
+// Reading and writing safetensors files (https://github.com/huggingface/safetensors). Knows nothing
+// of LibTorch.
 #ifndef E3_MODEL_SAFETENSORS_H_
 #define E3_MODEL_SAFETENSORS_H_
 
@@ -22,8 +23,9 @@ struct TensorView {
   int64_t num_elements() const;
 };
 
-// The tensors of a model folder: model.safetensors, or the shards that model.safetensors.index.json lists; or one file.
-// Views stay valid as long as this object. Headers are checked against the file's size. Thread-safe.
+// The tensors of a model folder: model.safetensors, or the shards that model.safetensors.index.json
+// lists; or one file. Views stay valid as long as this object. Headers are checked against the
+// file's size. Thread-safe.
 class SafetensorsReader {
  public:
   static absl::StatusOr<std::unique_ptr<SafetensorsReader>> OpenFolder(const std::string& folder);
@@ -50,13 +52,15 @@ class SafetensorsReader {
   std::map<std::string, std::string> metadata_;
 };
 
-// Copies a float tensor as fp32 to `out` (num_elements values), converting bf16 and fp16. InvalidArgument for integers.
+// Copies a float tensor as fp32 to `out` (num_elements values), converting bf16 and fp16.
+// InvalidArgument for integers.
 absl::Status CopyAsFloat(const TensorView& view, float* out);
 
 struct TensorToWrite {
   std::string name;
   std::vector<int64_t> shape;
-  Dtype dtype;       // as stored; the source below is fp32 (rounded to nearest even for bf16) unless dtype is kInt64
+  Dtype dtype;  // as stored; the source below is fp32 (rounded to nearest even for bf16) unless
+                // dtype is kInt64
   const void* data;  // float*, or int64_t* for kInt64
 };
 

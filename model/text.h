@@ -1,6 +1,8 @@
-// The C ABI of the Rust crate in model/text/ (see its lib.rs). Used only by tokenizer.cc and chat_template.cc.
+// The C ABI of the Rust crate in model/text/ (see its lib.rs). Used only by tokenizer.cc and
+// chat_template.cc.
 //
-// Functions return 0, or -1 with a message in *error that the caller frees. All are thread-safe on a shared handle.
+// Functions return 0, or -1 with a message in *error that the caller frees. All are thread-safe on
+// a shared handle.
 #ifndef E3_MODEL_TEXT_H_
 #define E3_MODEL_TEXT_H_
 

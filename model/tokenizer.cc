@@ -9,7 +9,9 @@
 namespace e3 {
 namespace {
 
-const uint8_t* Data(absl::string_view text) { return reinterpret_cast<const uint8_t*>(text.data()); }
+const uint8_t* Data(absl::string_view text) {
+  return reinterpret_cast<const uint8_t*>(text.data());
+}
 
 std::string Take(E3Bytes bytes) {
   std::string text(reinterpret_cast<const char*>(bytes.data), bytes.len);
@@ -32,10 +34,12 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Load(const std::string& fo
 
 Tokenizer::~Tokenizer() { e3_tokenizer_free(handle_); }
 
-absl::StatusOr<std::vector<uint32_t>> Tokenizer::Encode(absl::string_view text, bool add_special_tokens) const {
+absl::StatusOr<std::vector<uint32_t>> Tokenizer::Encode(absl::string_view text,
+                                                        bool add_special_tokens) const {
   E3Ids ids;
   E3Bytes error;
-  if (e3_tokenizer_encode(handle_, Data(text), text.size(), add_special_tokens, &ids, &error) != 0) {
+  if (e3_tokenizer_encode(handle_, Data(text), text.size(), add_special_tokens, &ids, &error) !=
+      0) {
     return absl::InvalidArgumentError(absl::StrCat("cannot tokenize: ", Take(error)));
   }
   std::vector<uint32_t> result(ids.data, ids.data + ids.len);
@@ -43,7 +47,8 @@ absl::StatusOr<std::vector<uint32_t>> Tokenizer::Encode(absl::string_view text, 
   return result;
 }
 
-absl::StatusOr<std::string> Tokenizer::Decode(const uint32_t* ids, size_t n, bool skip_special_tokens) const {
+absl::StatusOr<std::string> Tokenizer::Decode(const uint32_t* ids, size_t n,
+                                              bool skip_special_tokens) const {
   E3Bytes text;
   E3Bytes error;
   if (e3_tokenizer_decode(handle_, ids, n, skip_special_tokens, &text, &error) != 0) {
@@ -68,10 +73,12 @@ absl::StatusOr<std::string> IncrementalDetokenizer::Push(uint32_t id) {
 absl::StatusOr<std::string> IncrementalDetokenizer::Finish() { return Advance(/*finish=*/true); }
 
 absl::StatusOr<std::string> IncrementalDetokenizer::Advance(bool finish) {
-  E3_ASSIGN_OR_RETURN(std::string before, tokenizer_->Decode(ids_.data() + context_, emitted_ - context_,
-                                                             skip_special_tokens_));
-  E3_ASSIGN_OR_RETURN(std::string now, tokenizer_->Decode(ids_.data() + context_, ids_.size() - context_,
-                                                          skip_special_tokens_));
+  E3_ASSIGN_OR_RETURN(
+      std::string before,
+      tokenizer_->Decode(ids_.data() + context_, emitted_ - context_, skip_special_tokens_));
+  E3_ASSIGN_OR_RETURN(
+      std::string now,
+      tokenizer_->Decode(ids_.data() + context_, ids_.size() - context_, skip_special_tokens_));
   // U+FFFD at the end: the last character's remaining bytes are in tokens to come.
   bool unfinished = absl::EndsWith(now, "\xEF\xBF\xBD");
   if (now.size() <= before.size() || !absl::StartsWith(now, before) || (unfinished && !finish)) {

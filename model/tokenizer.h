@@ -6,10 +6,10 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include "absl/strings/string_view.h"
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 
 struct E3Tokenizer;
 
@@ -24,13 +24,16 @@ class Tokenizer {
   Tokenizer(const Tokenizer&) = delete;
   Tokenizer& operator=(const Tokenizer&) = delete;
 
-  // `add_special_tokens`: what the tokenizer puts around a text (e.g. a beginning-of-sequence token). True for plain
-  // prompts, false for rendered chat messages, whose template has written them already. InvalidArgument when not UTF-8.
-  absl::StatusOr<std::vector<uint32_t>> Encode(absl::string_view text, bool add_special_tokens) const;
+  // `add_special_tokens`: what the tokenizer puts around a text (e.g. a beginning-of-sequence
+  // token). True for plain prompts, false for rendered chat messages, whose template has written
+  // them already. InvalidArgument when not UTF-8.
+  absl::StatusOr<std::vector<uint32_t>> Encode(absl::string_view text,
+                                               bool add_special_tokens) const;
 
   // Always valid UTF-8; bytes that are not become U+FFFD.
   absl::StatusOr<std::string> Decode(const uint32_t* ids, size_t n, bool skip_special_tokens) const;
-  absl::StatusOr<std::string> Decode(const std::vector<uint32_t>& ids, bool skip_special_tokens) const {
+  absl::StatusOr<std::string> Decode(const std::vector<uint32_t>& ids,
+                                     bool skip_special_tokens) const {
     return Decode(ids.data(), ids.size(), skip_special_tokens);
   }
 
@@ -42,8 +45,9 @@ class Tokenizer {
   E3Tokenizer* handle_;
 };
 
-// Turns a growing list of tokens into a growing text. What Push returns, joined, is a prefix of Decode of all tokens, and
-// never ends inside a UTF-8 character: an unfinished one is held back until its other tokens arrive.
+// Turns a growing list of tokens into a growing text. What Push returns, joined, is a prefix of
+// Decode of all tokens, and never ends inside a UTF-8 character: an unfinished one is held back
+// until its other tokens arrive.
 class IncrementalDetokenizer {
  public:
   // `tokenizer` outlives this object.
@@ -61,8 +65,8 @@ class IncrementalDetokenizer {
   const Tokenizer* tokenizer_;
   bool skip_special_tokens_;
   std::vector<uint32_t> ids_;
-  // Tokens [context_, emitted_) are decoded again as context of what follows, since a token's text can depend on the one
-  // before it; tokens before `emitted_` have been returned.
+  // Tokens [context_, emitted_) are decoded again as context of what follows, since a token's text
+  // can depend on the one before it; tokens before `emitted_` have been returned.
   size_t context_ = 0;
   size_t emitted_ = 0;
 };

@@ -1,4 +1,5 @@
-// The decoder-only transformer of Qwen3, Qwen2.5, Llama 3 and SmolLM2; the same code trains and generates.
+// The decoder-only transformer of Qwen3, Qwen2.5, Llama 3 and SmolLM2; the same code trains and
+// generates.
 #ifndef E3_MODEL_TRANSFORMER_H_
 #define E3_MODEL_TRANSFORMER_H_
 
@@ -16,8 +17,8 @@
 
 namespace e3 {
 
-// Holds the parameters as views of one flat fp32 tensor in the order of ParameterLayout. Forward passes are const and
-// thread-safe as long as nobody writes the parameters.
+// Holds the parameters as views of one flat fp32 tensor in the order of ParameterLayout. Forward
+// passes are const and thread-safe as long as nobody writes the parameters.
 class Transformer {
  public:
   // Parameters are not initialised.
@@ -28,8 +29,10 @@ class Transformer {
   Transformer(const Transformer&) = delete;
   Transformer& operator=(const Transformer&) = delete;
 
-  // Final hidden states after the last norm. token_ids and positions: int64 [N]. Returns [N, hidden_size].
-  at::Tensor Hidden(const at::Tensor& token_ids, const at::Tensor& positions, Attention& attention) const;
+  // Final hidden states after the last norm. token_ids and positions: int64 [N]. Returns [N,
+  // hidden_size].
+  at::Tensor Hidden(const at::Tensor& token_ids, const at::Tensor& positions,
+                    Attention& attention) const;
   // hidden [M, hidden_size] -> [M, vocab_size].
   at::Tensor Logits(const at::Tensor& hidden) const;
   // The output embedding [vocab_size, hidden_size] (the input embedding when they are tied).
@@ -41,7 +44,8 @@ class Transformer {
   float* parameters() { return flat_.mutable_data_ptr<float>(); }
   const float* parameters() const { return flat_.const_data_ptr<float>(); }
 
-  // Makes the parameters differentiable, with gradients accumulated into one flat tensor in the same order. Once.
+  // Makes the parameters differentiable, with gradients accumulated into one flat tensor in the
+  // same order. Once.
   void EnableGradients();
   float* gradients() { return flat_grad_.mutable_data_ptr<float>(); }
   void ZeroGradients();
@@ -52,7 +56,8 @@ class Transformer {
   };
 
   // View of the slots from `first` on as one tensor of `shape`.
-  at::Tensor View(const at::Tensor& flat, const std::string& first, std::vector<int64_t> shape) const;
+  at::Tensor View(const at::Tensor& flat, const std::string& first,
+                  std::vector<int64_t> shape) const;
   // Runs `f` on every parameter tensor with the name of its first slot and its shape.
   template <typename F>
   void ForEachParameter(F f);

@@ -1,4 +1,5 @@
-// Eight floats at a time: what the compiler cannot vectorise by itself without giving up IEEE arithmetic.
+// Eight floats at a time: what the compiler cannot vectorise by itself without giving up IEEE
+// arithmetic.
 #ifndef E3_MODEL_VECTOR_MATH_H_
 #define E3_MODEL_VECTOR_MATH_H_
 
@@ -7,7 +8,8 @@
 
 namespace e3 {
 
-// Eight floats; one AVX register. Loads and stores go through memcpy, since rows need not be aligned.
+// Eight floats; one AVX register. Loads and stores go through memcpy, since rows need not be
+// aligned.
 typedef float Vec __attribute__((vector_size(32)));
 typedef int32_t IntVec __attribute__((vector_size(32)));
 constexpr int64_t kLanes = 8;
@@ -24,7 +26,8 @@ inline float Sum(Vec v) {
   return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]));
 }
 
-// e^x for x <= 0 with a relative error below 2e-7: x = n ln 2 + r, and a polynomial in r (Cephes' expf).
+// e^x for x <= 0 with a relative error below 2e-7: x = n ln 2 + r, and a polynomial in r (Cephes'
+// expf).
 inline Vec Exp(Vec x) {
   x = x < Splat(-87.0f) ? Splat(-87.0f) : x;
   const Vec magic = Splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer

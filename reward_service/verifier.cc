@@ -12,20 +12,24 @@ namespace {
 absl::StatusOr<Verdict> Verify(const v1::ScoreRequest& request) {
   switch (request.task_case()) {
     case v1::ScoreRequest::kMath:
-      if (request.math().gold().empty()) return absl::InvalidArgumentError("a math request needs a gold answer");
+      if (request.math().gold().empty())
+        return absl::InvalidArgumentError("a math request needs a gold answer");
       return VerifyMath(request.response(), request.math().gold());
     case v1::ScoreRequest::kCountdown: {
       const v1::CountdownTask& task = request.countdown();
-      if (task.numbers().empty()) return absl::InvalidArgumentError("a countdown request needs numbers");
-      return VerifyCountdown(request.response(), {task.numbers().begin(), task.numbers().end()}, task.target(),
-                             task.format_score());
+      if (task.numbers().empty())
+        return absl::InvalidArgumentError("a countdown request needs numbers");
+      return VerifyCountdown(request.response(), {task.numbers().begin(), task.numbers().end()},
+                             task.target(), task.format_score());
     }
     case v1::ScoreRequest::kMultiplication:
-      return VerifyMultiplication(request.response(), request.multiplication().a(), request.multiplication().b());
+      return VerifyMultiplication(request.response(), request.multiplication().a(),
+                                  request.multiplication().b());
     case v1::ScoreRequest::TASK_NOT_SET:
       break;
   }
-  return absl::InvalidArgumentError("the request names no task (math, countdown or multiplication)");
+  return absl::InvalidArgumentError(
+      "the request names no task (math, countdown or multiplication)");
 }
 
 }  // namespace
@@ -43,8 +47,8 @@ v1::ScoreReply Score(const v1::ScoreRequest& request) {
   reply.set_extracted(verdict->extracted);
   reply.set_rule(verdict->rule);
   reply.set_reason(verdict->reason);
-  *reply.mutable_trace() =
-      MeasureTrace(request.response(), {request.verification_phrases().begin(), request.verification_phrases().end()});
+  *reply.mutable_trace() = MeasureTrace(request.response(), {request.verification_phrases().begin(),
+                                                             request.verification_phrases().end()});
   return reply;
 }
 

@@ -6,8 +6,8 @@
 
 namespace e3 {
 
-// Runs the verifier of the request's task and measures its trace. A request that cannot be judged gets error_code and error, never a score.
-// Thread-safe.
+// Runs the verifier of the request's task and measures its trace. A request that cannot be judged
+// gets error_code and error, never a score. Thread-safe.
 v1::ScoreReply Score(const v1::ScoreRequest& request);
 
 }  // namespace e3

@@ -1,6 +1,7 @@
 // The blocks of the paged KV cache: who holds which, by reference counts.
 //
-// Invariant: a block is free exactly when its count is 0; every entry of every block table holds one reference.
+// Invariant: a block is free exactly when its count is 0; every entry of every block table holds
+// one reference.
 #ifndef E3_ROLLOUT_SERVER_BLOCK_MANAGER_H_
 #define E3_ROLLOUT_SERVER_BLOCK_MANAGER_H_
 

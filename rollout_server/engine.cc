@@ -15,25 +15,30 @@ absl::Status Engine::Add(const RolloutRequest& r) {
   if (r.prompt.empty()) return absl::InvalidArgumentError("the prompt is empty");
   if (r.budget < 1) return absl::InvalidArgumentError("the budget must be at least 1 token");
   if (r.n < 1 || r.n > limits_.scheduler.max_sequences) {
-    return absl::InvalidArgumentError(absl::StrCat("n must be 1 to ", limits_.scheduler.max_sequences, ", not ", r.n));
+    return absl::InvalidArgumentError(
+        absl::StrCat("n must be 1 to ", limits_.scheduler.max_sequences, ", not ", r.n));
   }
-  if (!r.response_prefix.empty() && r.n != 1) return absl::InvalidArgumentError("a resumed request has n = 1");
+  if (!r.response_prefix.empty() && r.n != 1)
+    return absl::InvalidArgumentError("a resumed request has n = 1");
   if (static_cast<int64_t>(r.response_prefix.size()) >= r.budget) {
     return absl::InvalidArgumentError("the response prefix uses up the budget");
   }
-  if (r.sampling.temperature < 0 || r.sampling.top_p < 0 || r.sampling.top_p > 1 || r.sampling.min_p < 0 ||
-      r.sampling.min_p > 1 || r.sampling.top_k < 0) {
-    return absl::InvalidArgumentError("sampling needs temperature >= 0, top_p and min_p in [0, 1], top_k >= 0");
+  if (r.sampling.temperature < 0 || r.sampling.top_p < 0 || r.sampling.top_p > 1 ||
+      r.sampling.min_p < 0 || r.sampling.min_p > 1 || r.sampling.top_k < 0) {
+    return absl::InvalidArgumentError(
+        "sampling needs temperature >= 0, top_p and min_p in [0, 1], top_k >= 0");
   }
   const int64_t length = static_cast<int64_t>(r.prompt.size()) + r.budget;
   if (length > limits_.context_length) {
-    return absl::OutOfRangeError(absl::StrCat("prompt (", r.prompt.size(), " tokens) + budget (", r.budget,
-                                              ") exceed the model's context of ", limits_.context_length, " tokens"));
+    return absl::OutOfRangeError(absl::StrCat("prompt (", r.prompt.size(), " tokens) + budget (",
+                                              r.budget, ") exceed the model's context of ",
+                                              limits_.context_length, " tokens"));
   }
   const int64_t blocks = length / kKvBlockRows + 1 + r.n;
   if (blocks > limits_.num_blocks) {
-    return absl::OutOfRangeError(absl::StrCat("prompt + budget need ", blocks, " cache blocks, the server has ",
-                                              limits_.num_blocks, " (--kv-cache-mib)"));
+    return absl::OutOfRangeError(absl::StrCat("prompt + budget need ", blocks,
+                                              " cache blocks, the server has ", limits_.num_blocks,
+                                              " (--kv-cache-mib)"));
   }
   auto sequence = std::make_unique<Sequence>();
   sequence->request_id = r.id;
@@ -44,10 +49,12 @@ absl::Status Engine::Add(const RolloutRequest& r) {
   sequence->budget = r.budget;
   sequence->tokens = r.prompt;
   sequence->prompt_length = static_cast<int64_t>(r.prompt.size());
-  sequence->tokens.insert(sequence->tokens.end(), r.response_prefix.begin(), r.response_prefix.end());
+  sequence->tokens.insert(sequence->tokens.end(), r.response_prefix.begin(),
+                          r.response_prefix.end());
   for (uint32_t token : sequence->tokens) {
     if (token >= runner_->vocab_size()) {
-      return absl::InvalidArgumentError(absl::StrCat("token ", token, " is not in the vocabulary of ", runner_->vocab_size()));
+      return absl::InvalidArgumentError(
+          absl::StrCat("token ", token, " is not in the vocabulary of ", runner_->vocab_size()));
     }
   }
   for (int64_t i = 1; i < r.n; ++i) sequence->siblings.push_back(static_cast<uint32_t>(i));
@@ -67,17 +74,20 @@ std::vector<TokenOutput> Engine::Step() {
     for (int64_t p = s.computed; p < s.computed + chunk.tokens; ++p) {
       batch.token_ids.push_back(s.tokens[static_cast<size_t>(p)]);
       batch.positions.push_back(p);
-      batch.slots.push_back(s.block_table[static_cast<size_t>(p / kKvBlockRows)] * kKvBlockRows + p % kKvBlockRows);
+      batch.slots.push_back(s.block_table[static_cast<size_t>(p / kKvBlockRows)] * kKvBlockRows +
+                            p % kKvBlockRows);
       batch.block_tables.push_back(s.block_table.data());
     }
     if (chunk.samples) batch.logit_rows.push_back(static_cast<int64_t>(batch.token_ids.size()) - 1);
-    (chunk.tokens == 1 && s.response_length() > 0 ? counters_.decode_tokens : counters_.prefill_tokens) +=
+    (chunk.tokens == 1 && s.response_length() > 0 ? counters_.decode_tokens
+                                                  : counters_.prefill_tokens) +=
         static_cast<uint64_t>(chunk.tokens);
   }
   ++counters_.steps;
   const float* logits = runner_->Run(batch);
 
-  // Every sequence that reached its last token draws the next; a prompt's samples all draw from its one row.
+  // Every sequence that reached its last token draws the next; a prompt's samples all draw from its
+  // one row.
   std::vector<Sequence*> drawing;
   std::vector<DrawRequest> draws;
   const int64_t vocab = runner_->vocab_size();
@@ -88,7 +98,8 @@ std::vector<TokenOutput> Engine::Step() {
     for (Sequence* sibling : scheduler_.Fork(chunk.sequence)) samples.push_back(sibling);
     for (Sequence* s : samples) {
       drawing.push_back(s);
-      draws.push_back({logits, s->sampling, s->seed, s->draw, static_cast<uint64_t>(s->response_length())});
+      draws.push_back(
+          {logits, s->sampling, s->seed, s->draw, static_cast<uint64_t>(s->response_length())});
     }
     logits += vocab;
   }
@@ -101,8 +112,11 @@ std::vector<TokenOutput> Engine::Step() {
 
 TokenOutput Engine::Append(Sequence* s, const Draw& draw) {
   s->tokens.push_back(draw.token);
-  TokenOutput output{s->request_id, s->sample, draw.token, draw.logprob, draw.entropy, Finish::kNone};
-  auto is_in = [&](const std::vector<uint32_t>& ids) { return std::find(ids.begin(), ids.end(), draw.token) != ids.end(); };
+  TokenOutput output{s->request_id, s->sample,    draw.token,
+                     draw.logprob,  draw.entropy, Finish::kNone};
+  auto is_in = [&](const std::vector<uint32_t>& ids) {
+    return std::find(ids.begin(), ids.end(), draw.token) != ids.end();
+  };
   if (is_in(limits_.eos_token_ids) || is_in(s->stop_token_ids)) {
     output.finish = Finish::kStop;
   } else if (s->response_length() >= s->budget) {

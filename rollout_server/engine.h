@@ -34,11 +34,13 @@ class Engine {
   // `runner` outlives the engine.
   Engine(const EngineLimits& limits, ModelRunner* runner);
 
-  // InvalidArgument says what is wrong with a request; OutOfRange when prompt + budget exceed the model's context or the cache.
+  // InvalidArgument says what is wrong with a request; OutOfRange when prompt + budget exceed the
+  // model's context or the cache.
   absl::Status Add(const RolloutRequest& request);
   // The samples that had not finished; empty for an unknown request.
   std::vector<uint32_t> Cancel(uint64_t request_id);
-  // Runs one step; at most one token of every sample. Empty when idle or when only prompts were computed.
+  // Runs one step; at most one token of every sample. Empty when idle or when only prompts were
+  // computed.
   std::vector<TokenOutput> Step();
   // Computes all keys and values again, e.g. because the weights changed.
   void RecomputeAll() { scheduler_.PreemptAll(); }

@@ -10,7 +10,8 @@
 namespace e3 {
 namespace {
 
-// Weights e^((logit - max) / T) of a row, padded with zeros to whole vectors, and what the outputs need of them.
+// Weights e^((logit - max) / T) of a row, padded with zeros to whole vectors, and what the outputs
+// need of them.
 struct Weights {
   std::vector<float> weight;
   double sum = 0;
@@ -56,12 +57,15 @@ void ComputeWeights(const float* logits, int64_t n, float inverse_temperature, W
 
 // Sets the weights that top-k, top-p and min-p (in this order) drop to zero; returns what is left.
 double Truncate(const SamplingParams& sampling, int64_t n, double sum, std::vector<float>& weight) {
-  bool top_k = sampling.top_k > 0 && sampling.top_k < n, top_p = sampling.top_p > 0 && sampling.top_p < 1;
+  bool top_k =
+      sampling.top_k > 0 && sampling.top_k<n, top_p = sampling.top_p> 0 && sampling.top_p < 1;
   if (top_k || top_p) {
     std::vector<int32_t> order(static_cast<size_t>(n));
     std::iota(order.begin(), order.end(), 0);
     auto more_likely = [&](int32_t a, int32_t b) {
-      return weight[static_cast<size_t>(a)] != weight[static_cast<size_t>(b)] ? weight[static_cast<size_t>(a)] > weight[static_cast<size_t>(b)] : a < b;
+      return weight[static_cast<size_t>(a)] != weight[static_cast<size_t>(b)]
+                 ? weight[static_cast<size_t>(a)] > weight[static_cast<size_t>(b)]
+                 : a < b;
     };
     std::sort(order.begin(), order.end(), more_likely);
     size_t keep = top_k ? static_cast<size_t>(sampling.top_k) : order.size();
@@ -101,7 +105,8 @@ int64_t InverseCdf(const std::vector<float>& weight, int64_t n, double threshold
 
 Draw SampleToken(const DrawRequest& request, int64_t n, Weights& weights) {
   const bool greedy = request.sampling.temperature <= 0;
-  const float inverse_temperature = greedy ? 1.0f : static_cast<float>(1.0 / request.sampling.temperature);
+  const float inverse_temperature =
+      greedy ? 1.0f : static_cast<float>(1.0 / request.sampling.temperature);
   ComputeWeights(request.logits, n, inverse_temperature, &weights);
   const double log_sum = std::log(weights.sum);
   int64_t token = weights.argmax;
@@ -110,7 +115,8 @@ Draw SampleToken(const DrawRequest& request, int64_t n, Weights& weights) {
     double u = UniformDouble(request.seed, request.position, request.sample);
     token = InverseCdf(weights.weight, n, u * total);
   }
-  double score = (static_cast<double>(request.logits[token]) - weights.max_logit) * inverse_temperature;
+  double score =
+      (static_cast<double>(request.logits[token]) - weights.max_logit) * inverse_temperature;
   return {static_cast<uint32_t>(token), static_cast<float>(score - log_sum),
           static_cast<float>(log_sum - weights.weighted_score / weights.sum)};
 }
@@ -125,7 +131,8 @@ std::vector<Draw> SampleTokens(const std::vector<DrawRequest>& requests, int64_t
     Weights weights;
 #pragma omp for schedule(dynamic, 4)
     for (int64_t i = 0; i < n; ++i) {
-      draws[static_cast<size_t>(i)] = SampleToken(requests[static_cast<size_t>(i)], vocab_size, weights);
+      draws[static_cast<size_t>(i)] =
+          SampleToken(requests[static_cast<size_t>(i)], vocab_size, weights);
     }
   }
   return draws;

@@ -24,8 +24,9 @@ struct Draw {
   float entropy;
 };
 
-// One draw a row, in parallel. The token is a pure function of its DrawRequest: inverse-CDF sampling in vocabulary order with a Philox number
-// keyed by (seed, sample, position). Temperature 0: the first of the most likely tokens. Logits must be finite.
+// One draw a row, in parallel. The token is a pure function of its DrawRequest: inverse-CDF
+// sampling in vocabulary order with a Philox number keyed by (seed, sample, position). Temperature
+// 0: the first of the most likely tokens. Logits must be finite.
 std::vector<Draw> SampleTokens(const std::vector<DrawRequest>& requests, int64_t vocab_size);
 
 }  // namespace e3

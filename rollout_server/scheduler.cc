@@ -9,13 +9,15 @@ namespace {
 int64_t BlocksFor(int64_t tokens) { return (tokens + kKvBlockRows - 1) / kKvBlockRows; }
 }  // namespace
 
-Scheduler::Scheduler(const SchedulerLimits& limits, int32_t num_blocks) : limits_(limits), blocks_(num_blocks) {}
+Scheduler::Scheduler(const SchedulerLimits& limits, int32_t num_blocks)
+    : limits_(limits), blocks_(num_blocks) {}
 
 void Scheduler::Add(std::unique_ptr<Sequence> sequence) { waiting_.push_back(std::move(sequence)); }
 
 bool Scheduler::CanAdmit(const Sequence& sequence) const {
   const int64_t samples = 1 + static_cast<int64_t>(sequence.siblings.size());
-  if (static_cast<int64_t>(running_.size()) + reserved_ + samples > limits_.max_sequences) return false;
+  if (static_cast<int64_t>(running_.size()) + reserved_ + samples > limits_.max_sequences)
+    return false;
   // Its tokens, and a block of its own for the first tokens of every sample.
   return BlocksFor(sequence.length()) + samples <= blocks_.num_free();
 }
@@ -24,7 +26,8 @@ SchedulerStep Scheduler::Schedule() {
   SchedulerStep step;
   int64_t budget = limits_.max_batch_tokens;
 
-  // Running sequences, oldest first: one token each, or the next chunk of a prompt. Whoever finds no block preempts the newest.
+  // Running sequences, oldest first: one token each, or the next chunk of a prompt. Whoever finds
+  // no block preempts the newest.
   for (size_t i = 0; i < running_.size(); ++i) {
     Sequence* sequence = running_[i].get();
     int64_t tokens = std::min(sequence->length() - sequence->computed, budget);
@@ -111,7 +114,8 @@ void Scheduler::PreemptAll() {
 }
 
 void Scheduler::Finish(Sequence* sequence) {
-  auto it = std::find_if(running_.begin(), running_.end(), [&](const auto& s) { return s.get() == sequence; });
+  auto it = std::find_if(running_.begin(), running_.end(),
+                         [&](const auto& s) { return s.get() == sequence; });
   FreeBlocks(sequence);
   reserved_ -= static_cast<int64_t>(sequence->siblings.size());
   running_.erase(it);

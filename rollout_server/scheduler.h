@@ -1,9 +1,10 @@
 // Continuous batching: which tokens of which sequences the next engine step computes.
 //
-// A step decodes one token of every running sequence and spends what is left of its token budget on prefilling waiting ones, in order of
-// arrival, in chunks. A sequence is admitted when the cache has blocks for its prompt and a first block of each of its samples. When the cache
-// runs out, the sequence that was admitted last is preempted: its blocks are freed and it waits at the front, to be computed again from the
-// tokens that it has. Nothing is sampled twice.
+// A step decodes one token of every running sequence and spends what is left of its token budget on
+// prefilling waiting ones, in order of arrival, in chunks. A sequence is admitted when the cache
+// has blocks for its prompt and a first block of each of its samples. When the cache runs out, the
+// sequence that was admitted last is preempted: its blocks are freed and it waits at the front, to
+// be computed again from the tokens that it has. Nothing is sampled twice.
 #ifndef E3_ROLLOUT_SERVER_SCHEDULER_H_
 #define E3_ROLLOUT_SERVER_SCHEDULER_H_
 
@@ -47,7 +48,8 @@ class Scheduler {
 
   // Takes sample 0 of a request; its siblings are forked when its prompt is computed.
   void Add(std::unique_ptr<Sequence> sequence);
-  // The next step. Empty when there is nothing to do. The chunks' tokens are counted as computed by Computed().
+  // The next step. Empty when there is nothing to do. The chunks' tokens are counted as computed by
+  // Computed().
   SchedulerStep Schedule();
   // Marks a chunk as computed.
   void Computed(const ScheduledChunk& chunk);
@@ -57,7 +59,8 @@ class Scheduler {
   void Finish(Sequence* sequence);
   // Frees every sequence of a request; returns the samples that had not finished.
   std::vector<uint32_t> Cancel(uint64_t request_id);
-  // Forgets all computed keys and values (after a change of weights that asks for it): running sequences wait and are computed again.
+  // Forgets all computed keys and values (after a change of weights that asks for it): running
+  // sequences wait and are computed again.
   void PreemptAll();
 
   bool idle() const { return running_.empty() && waiting_.empty(); }
@@ -75,7 +78,8 @@ class Scheduler {
 
   SchedulerLimits limits_;
   BlockManager blocks_;
-  // Running sequences in order of admission. Siblings that are not forked yet count as running (reserved_).
+  // Running sequences in order of admission. Siblings that are not forked yet count as running
+  // (reserved_).
   std::vector<std::unique_ptr<Sequence>> running_;
   std::deque<std::unique_ptr<Sequence>> waiting_;
   int64_t reserved_ = 0;

@@ -31,8 +31,8 @@ std::optional<int64_t> Apply(char op, int64_t a, int64_t b, const v1::Countdown&
 }
 
 // Every left-to-right attempt that reaches the target, up to a limit.
-void Solve(const v1::Countdown& spec, CountdownAttempt& partial, std::vector<int64_t>& rest, int64_t target,
-           std::vector<CountdownAttempt>& found) {
+void Solve(const v1::Countdown& spec, CountdownAttempt& partial, std::vector<int64_t>& rest,
+           int64_t target, std::vector<CountdownAttempt>& found) {
   if (rest.empty()) {
     if (partial.value == target) found.push_back(partial);
     return;
@@ -82,8 +82,8 @@ v1::Countdown CountdownWithDefaults(v1::Countdown spec) {
   return spec;
 }
 
-absl::StatusOr<std::vector<CountdownPuzzle>> GenerateCountdown(const v1::Countdown& unresolved,
-                                                               const std::set<std::string>& excluded) {
+absl::StatusOr<std::vector<CountdownPuzzle>> GenerateCountdown(
+    const v1::Countdown& unresolved, const std::set<std::string>& excluded) {
   const v1::Countdown spec = CountdownWithDefaults(unresolved);
   PhiloxStream random(spec.seed(), /*stream=*/1);
   std::set<std::string> seen = excluded;
@@ -92,12 +92,13 @@ absl::StatusOr<std::vector<CountdownPuzzle>> GenerateCountdown(const v1::Countdo
   while (static_cast<int64_t>(puzzles.size()) < spec.count()) {
     // Distinct puzzles run out gradually; a long row of repeats means that (nearly) all are taken.
     if (misses > 200000) {
-      return absl::InvalidArgumentError(absl::StrCat("only ", puzzles.size(), " distinct Countdown puzzles with ",
-                                                     spec.numbers(), " numbers up to ", spec.max_number(),
-                                                     " could be found, not ", spec.count()));
+      return absl::InvalidArgumentError(absl::StrCat(
+          "only ", puzzles.size(), " distinct Countdown puzzles with ", spec.numbers(),
+          " numbers up to ", spec.max_number(), " could be found, not ", spec.count()));
     }
     CountdownPuzzle puzzle;
-    for (int i = 0; i < spec.numbers(); ++i) puzzle.numbers.push_back(random.Between(1, spec.max_number()));
+    for (int i = 0; i < spec.numbers(); ++i)
+      puzzle.numbers.push_back(random.Between(1, spec.max_number()));
     std::optional<CountdownAttempt> attempt = RandomAttempt(spec, puzzle.numbers, random);
     if (!attempt || attempt->value < 1 || attempt->value > spec.max_target()) continue;
     puzzle.target = attempt->value;
@@ -116,7 +117,8 @@ std::string CountdownPrompt(const std::string& text_template, const CountdownPuz
                                              {"{target}", absl::StrCat(puzzle.target)}});
 }
 
-std::optional<CountdownAttempt> RandomAttempt(const v1::Countdown& spec, const std::vector<int64_t>& numbers,
+std::optional<CountdownAttempt> RandomAttempt(const v1::Countdown& spec,
+                                              const std::vector<int64_t>& numbers,
                                               PhiloxStream& random) {
   std::vector<int64_t> order = numbers;
   random.Shuffle(order);
@@ -137,7 +139,10 @@ std::string CountdownAttempt::Steps() const {
   int64_t value = operands[0];
   for (size_t i = 0; i < operators.size(); ++i) {
     int64_t b = operands[i + 1];
-    int64_t next = operators[i] == '+' ? value + b : operators[i] == '-' ? value - b : operators[i] == '*' ? value * b : value / b;
+    int64_t next = operators[i] == '+'   ? value + b
+                   : operators[i] == '-' ? value - b
+                   : operators[i] == '*' ? value * b
+                                         : value / b;
     steps.push_back(absl::StrCat(value, " ", std::string(1, operators[i]), " ", b, " = ", next));
     value = next;
   }
@@ -156,15 +161,16 @@ std::string CountdownAttempt::Expression() const {
   return text;
 }
 
-std::string SearchTrace(const v1::Countdown& unresolved, const CountdownPuzzle& puzzle, const TraceOptions& options,
-                        PhiloxStream& random) {
+std::string SearchTrace(const v1::Countdown& unresolved, const CountdownPuzzle& puzzle,
+                        const TraceOptions& options, PhiloxStream& random) {
   const v1::Countdown spec = CountdownWithDefaults(unresolved);
   std::vector<CountdownAttempt> solutions = Solutions(spec, puzzle);
   std::string text;
   CountdownAttempt attempt;
   for (int i = 0; i < options.max_attempts; ++i) {
     if (!solutions.empty() && random.Uniform() < options.right_attempt) {
-      attempt = solutions[static_cast<size_t>(random.Below(static_cast<int64_t>(solutions.size())))];
+      attempt =
+          solutions[static_cast<size_t>(random.Below(static_cast<int64_t>(solutions.size())))];
     } else {
       std::optional<CountdownAttempt> drawn;
       while (!drawn) drawn = RandomAttempt(spec, puzzle.numbers, random);

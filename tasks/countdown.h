@@ -1,5 +1,6 @@
-// Countdown puzzles: reach a target from numbers, each used once, with + - * / (Gandhi et al. 2024). And synthetic search
-// traces over them, from which the starter model learns to try, check and give up too early.
+// Countdown puzzles: reach a target from numbers, each used once, with + - * / (Gandhi et al.
+// 2024). And synthetic search traces over them, from which the starter model learns to try, check
+// and give up too early.
 #ifndef E3_TASKS_COUNTDOWN_H_
 #define E3_TASKS_COUNTDOWN_H_
 
@@ -25,15 +26,16 @@ struct CountdownPuzzle {
 // `spec` with its defaults filled in.
 v1::Countdown CountdownWithDefaults(v1::Countdown spec);
 
-// spec.count distinct puzzles, none of whose keys is in `excluded`. A puzzle's target is the value of a random
-// left-to-right expression over all its numbers, so every puzzle can be solved. InvalidArgument when the settings do not
-// allow that many puzzles.
-absl::StatusOr<std::vector<CountdownPuzzle>> GenerateCountdown(const v1::Countdown& spec,
-                                                               const std::set<std::string>& excluded);
+// spec.count distinct puzzles, none of whose keys is in `excluded`. A puzzle's target is the value
+// of a random left-to-right expression over all its numbers, so every puzzle can be solved.
+// InvalidArgument when the settings do not allow that many puzzles.
+absl::StatusOr<std::vector<CountdownPuzzle>> GenerateCountdown(
+    const v1::Countdown& spec, const std::set<std::string>& excluded);
 
 std::string CountdownPrompt(const std::string& text_template, const CountdownPuzzle& puzzle);
 
-// One left-to-right attempt: ((a op b) op c) …, with every intermediate result a whole number within bounds.
+// One left-to-right attempt: ((a op b) op c) …, with every intermediate result a whole number
+// within bounds.
 struct CountdownAttempt {
   std::vector<int64_t> operands;
   std::string operators;  // one character between two operands
@@ -45,20 +47,23 @@ struct CountdownAttempt {
 };
 
 // A random attempt over all numbers in random order; nullopt when the draw left the bounds.
-std::optional<CountdownAttempt> RandomAttempt(const v1::Countdown& spec, const std::vector<int64_t>& numbers,
+std::optional<CountdownAttempt> RandomAttempt(const v1::Countdown& spec,
+                                              const std::vector<int64_t>& numbers,
                                               PhiloxStream& random);
 
 // The settings of synthetic traces; see ../deploy/models/countdown-starter.
 struct TraceOptions {
-  double right_attempt = 0.15;     // an attempt is a right one with this probability, else a random one
+  double right_attempt =
+      0.15;  // an attempt is a right one with this probability, else a random one
   double stop_after_wrong = 0.25;  // give up after a wrong attempt and answer with it
   double say_wait = 0.5;           // begin the next attempt with "Wait"
   int max_attempts = 40;
 };
 
-// The response that follows the prompt: attempts, then the answer. The end-of-sequence token is not part of it.
-std::string SearchTrace(const v1::Countdown& spec, const CountdownPuzzle& puzzle, const TraceOptions& options,
-                        PhiloxStream& random);
+// The response that follows the prompt: attempts, then the answer. The end-of-sequence token is not
+// part of it.
+std::string SearchTrace(const v1::Countdown& spec, const CountdownPuzzle& puzzle,
+                        const TraceOptions& options, PhiloxStream& random);
 
 }  // namespace e3
 

@@ -40,7 +40,8 @@ absl::StatusOr<std::vector<Problem>> LoadFile(const v1::Dataset& dataset) {
   const std::string& path = dataset.file();
   std::ifstream in(path);
   if (!in) return absl::NotFoundError(absl::StrCat("cannot open data file ", path));
-  const std::string prompt_field = dataset.prompt_field().empty() ? "prompt" : dataset.prompt_field();
+  const std::string prompt_field =
+      dataset.prompt_field().empty() ? "prompt" : dataset.prompt_field();
   const std::string gold_field = dataset.gold_field().empty() ? "answer" : dataset.gold_field();
   const std::string text_template = dataset.template_().empty() ? "{prompt}" : dataset.template_();
   const std::string task = dataset.task().empty() ? "math" : dataset.task();
@@ -50,7 +51,9 @@ absl::StatusOr<std::vector<Problem>> LoadFile(const v1::Dataset& dataset) {
   std::string text;
   for (int64_t number = 1; std::getline(in, text); ++number) {
     if (absl::StripAsciiWhitespace(text).empty()) continue;
-    auto bad = [&](absl::string_view why) { return absl::InvalidArgumentError(absl::StrCat(path, ":", number, ": ", why)); };
+    auto bad = [&](absl::string_view why) {
+      return absl::InvalidArgumentError(absl::StrCat(path, ":", number, ": ", why));
+    };
     Json line = Json::parse(text, nullptr, /*allow_exceptions=*/false);
     if (!line.is_object()) return bad("not a JSON object");
     if (!Passes(line, dataset)) continue;
@@ -81,7 +84,8 @@ absl::StatusOr<std::vector<Problem>> LoadFile(const v1::Dataset& dataset) {
       if (!dataset.gold_pattern().empty()) {
         std::smatch match;
         if (!std::regex_search(*gold, match, gold_pattern) || match.size() < 2) {
-          return bad(absl::StrCat("gold_pattern '", dataset.gold_pattern(), "' does not match field \"", gold_field, "\""));
+          return bad(absl::StrCat("gold_pattern '", dataset.gold_pattern(),
+                                  "' does not match field \"", gold_field, "\""));
         }
         gold = match[1].str();
       }
@@ -95,7 +99,8 @@ absl::StatusOr<std::vector<Problem>> LoadFile(const v1::Dataset& dataset) {
 
 absl::StatusOr<std::vector<Problem>> GenerateMultiplication(const v1::Multiplication& spec) {
   std::string text_template = spec.template_().empty()
-                                  ? "Multiply {a} and {b}. Please reason step by step, and put your final answer within \\boxed{}."
+                                  ? "Multiply {a} and {b}. Please reason step by step, and put "
+                                    "your final answer within \\boxed{}."
                                   : spec.template_();
   int digits = spec.digits() == 0 ? 5 : spec.digits();
   int64_t low = 1;
@@ -103,7 +108,8 @@ absl::StatusOr<std::vector<Problem>> GenerateMultiplication(const v1::Multiplica
   PhiloxStream random(spec.seed(), /*stream=*/2);
   std::vector<Problem> problems;
   for (int64_t i = 0; i < spec.count(); ++i) {
-    std::string a = absl::StrCat(random.Between(low, low * 10 - 1)), b = absl::StrCat(random.Between(low, low * 10 - 1));
+    std::string a = absl::StrCat(random.Between(low, low * 10 - 1)),
+                b = absl::StrCat(random.Between(low, low * 10 - 1));
     Problem problem;
     problem.prompt = absl::StrReplaceAll(text_template, {{"{a}", a}, {"{b}", b}});
     problem.grading.mutable_multiplication()->set_a(a);
@@ -113,7 +119,8 @@ absl::StatusOr<std::vector<Problem>> GenerateMultiplication(const v1::Multiplica
   return problems;
 }
 
-absl::StatusOr<std::vector<CountdownPuzzle>> Puzzles(const v1::JobSpec& spec, const std::string& name) {
+absl::StatusOr<std::vector<CountdownPuzzle>> Puzzles(const v1::JobSpec& spec,
+                                                     const std::string& name) {
   const v1::Countdown& countdown = spec.datasets().at(name).countdown();
   std::set<std::string> excluded;
   for (const std::string& other : countdown.exclude()) {
@@ -127,7 +134,8 @@ absl::StatusOr<std::vector<CountdownPuzzle>> Puzzles(const v1::JobSpec& spec, co
 
 absl::StatusOr<std::vector<Problem>> LoadDataset(const v1::JobSpec& spec, const std::string& name) {
   auto it = spec.datasets().find(name);
-  if (it == spec.datasets().end()) return absl::NotFoundError(absl::StrCat("the job has no data set '", name, "'"));
+  if (it == spec.datasets().end())
+    return absl::NotFoundError(absl::StrCat("the job has no data set '", name, "'"));
   const v1::Dataset& dataset = it->second;
   std::vector<Problem> problems;
   if (dataset.has_countdown()) {
@@ -146,16 +154,19 @@ absl::StatusOr<std::vector<Problem>> LoadDataset(const v1::JobSpec& spec, const 
   } else {
     E3_ASSIGN_OR_RETURN(problems, LoadFile(dataset));
   }
-  size_t begin = std::min(problems.size(), static_cast<size_t>(std::max<int64_t>(dataset.offset(), 0)));
+  size_t begin =
+      std::min(problems.size(), static_cast<size_t>(std::max<int64_t>(dataset.offset(), 0)));
   problems.erase(problems.begin(), problems.begin() + static_cast<std::ptrdiff_t>(begin));
   if (dataset.limit() > 0 && static_cast<int64_t>(problems.size()) > dataset.limit()) {
     problems.resize(static_cast<size_t>(dataset.limit()));
   }
   for (Problem& problem : problems) {
-    if (problem.grading.has_countdown()) problem.grading.mutable_countdown()->set_format_score(spec.reward().format_score());
+    if (problem.grading.has_countdown())
+      problem.grading.mutable_countdown()->set_format_score(spec.reward().format_score());
     *problem.grading.mutable_verification_phrases() = spec.reward().verification_phrases();
   }
-  if (problems.empty()) return absl::InvalidArgumentError(absl::StrCat("data set '", name, "' has no problems"));
+  if (problems.empty())
+    return absl::InvalidArgumentError(absl::StrCat("data set '", name, "' has no problems"));
   return problems;
 }
 
@@ -163,13 +174,15 @@ absl::StatusOr<std::string> ResolvePath(const std::string& path, const std::stri
   std::string result = path;
   for (size_t at; (at = result.find("${")) != std::string::npos;) {
     size_t end = result.find('}', at);
-    if (end == std::string::npos) return absl::InvalidArgumentError(absl::StrCat("'", path, "': '${' without '}'"));
+    if (end == std::string::npos)
+      return absl::InvalidArgumentError(absl::StrCat("'", path, "': '${' without '}'"));
     std::string name = result.substr(at + 2, end - at - 2);
     const char* value = getenv(name.c_str());
     std::string text = value != nullptr ? value : "";
     if (value == nullptr) {
       if (name != "E3_DATA_DIR") {
-        return absl::InvalidArgumentError(absl::StrCat("'", path, "': environment variable ", name, " is not set"));
+        return absl::InvalidArgumentError(
+            absl::StrCat("'", path, "': environment variable ", name, " is not set"));
       }
       text = std::filesystem::absolute("../shared/data").lexically_normal().string();
     }

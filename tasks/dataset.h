@@ -14,8 +14,8 @@ namespace e3 {
 // The problems of data set `name` of `spec`, in a fixed order. Errors name the file and line.
 absl::StatusOr<std::vector<Problem>> LoadDataset(const v1::JobSpec& spec, const std::string& name);
 
-// `path` with ${NAME} replaced by environment variables; E3_DATA_DIR defaults to ../shared/data. Relative results start at
-// `base`. InvalidArgument for a variable that is not set.
+// `path` with ${NAME} replaced by environment variables; E3_DATA_DIR defaults to ../shared/data.
+// Relative results start at `base`. InvalidArgument for a variable that is not set.
 absl::StatusOr<std::string> ResolvePath(const std::string& path, const std::string& base);
 
 }  // namespace e3

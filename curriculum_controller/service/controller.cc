@@ -16,7 +16,9 @@ namespace {
 
 constexpr double kLeaseSeconds = 15;
 
-std::vector<int64_t> Grid(const v1::JobSpec& spec) { return {spec.curriculum().grid().begin(), spec.curriculum().grid().end()}; }
+std::vector<int64_t> Grid(const v1::JobSpec& spec) {
+  return {spec.curriculum().grid().begin(), spec.curriculum().grid().end()};
+}
 
 v1::Sampling StageSampling(const v1::JobSpec& spec, const v1::Stage& stage) {
   v1::Sampling sampling = spec.sampling();
@@ -24,15 +26,22 @@ v1::Sampling StageSampling(const v1::JobSpec& spec, const v1::Stage& stage) {
   return sampling;
 }
 
-void ExportCurve(const std::string& job, const std::string& stage, const PerformanceCurve& curve, int64_t budget) {
+void ExportCurve(const std::string& job, const std::string& stage, const PerformanceCurve& curve,
+                 int64_t budget) {
   for (size_t i = 0; i < curve.budgets.size(); ++i) {
-    GaugeMetric("e3_curriculum_j", "J(pi, D, B): performance at a token budget", {{"training_job", job}, {"stage", stage}, {"budget", absl::StrCat(curve.budgets[i])}})
+    GaugeMetric(
+        "e3_curriculum_j", "J(pi, D, B): performance at a token budget",
+        {{"training_job", job}, {"stage", stage}, {"budget", absl::StrCat(curve.budgets[i])}})
         .Set(curve.j[i]);
   }
-  GaugeMetric("e3_curriculum_mean_length", "Mean response length at the largest budget measured", {{"training_job", job}, {"stage", stage}}).Set(curve.mean_length);
+  GaugeMetric("e3_curriculum_mean_length", "Mean response length at the largest budget measured",
+              {{"training_job", job}, {"stage", stage}})
+      .Set(curve.mean_length);
   absl::StatusOr<double> j = curve.At(budget), j2 = curve.At(2 * budget);
   if (j.ok() && j2.ok()) {
-    GaugeMetric("e3_curriculum_extrapolation_ratio", "J(2B)/J(B) at the stage's budget", {{"training_job", job}, {"stage", stage}}).Set(ExtrapolationRatio(*j, *j2));
+    GaugeMetric("e3_curriculum_extrapolation_ratio", "J(2B)/J(B) at the stage's budget",
+                {{"training_job", job}, {"stage", stage}})
+        .Set(ExtrapolationRatio(*j, *j2));
   }
 }
 
@@ -60,13 +69,16 @@ void Controller::Stop() {
   changed_.notify_all();
 }
 
-grpc::Status Controller::GetCurriculum(grpc::ServerContext*, const v1::GetCurriculumRequest* request, v1::CurriculumState* reply) {
+grpc::Status Controller::GetCurriculum(grpc::ServerContext*,
+                                       const v1::GetCurriculumRequest* request,
+                                       v1::CurriculumState* reply) {
   return ToGrpc(store_->Get("curriculum/" + request->job_id(), reply));
 }
 
 void Controller::Sleep(double seconds) {
   std::unique_lock<std::mutex> lock(mutex_);
-  changed_.wait_for(lock, std::chrono::milliseconds(static_cast<int64_t>(seconds * 1000)), [&] { return Interrupted(); });
+  changed_.wait_for(lock, std::chrono::milliseconds(static_cast<int64_t>(seconds * 1000)),
+                    [&] { return Interrupted(); });
 }
 
 void Controller::Run() {
@@ -108,7 +120,8 @@ void Controller::Report(v1::ReportProgressRequest request) {
   grpc::ClientContext context;
   context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(5));
   grpc::Status status = jobs_->ReportProgress(&context, request, &reply);
-  const bool lost = status.error_code() == grpc::StatusCode::FAILED_PRECONDITION || status.error_code() == grpc::StatusCode::NOT_FOUND;
+  const bool lost = status.error_code() == grpc::StatusCode::FAILED_PRECONDITION ||
+                    status.error_code() == grpc::StatusCode::NOT_FOUND;
   if (!lost && !(status.ok() && reply.cancel_requested())) return;
   std::lock_guard<std::mutex> lock(mutex_);
   if (request.job_id() != current_job_) return;
@@ -138,7 +151,8 @@ absl::Status Controller::Save(const v1::CurriculumState& state) {
   return absl::OkStatus();
 }
 
-absl::Status Controller::Retry(const std::string& job_id, const std::string& what, const std::function<absl::Status(grpc::ClientContext*)>& call) {
+absl::Status Controller::Retry(const std::string& job_id, const std::string& what,
+                               const std::function<absl::Status(grpc::ClientContext*)>& call) {
   while (true) {
     if (Interrupted()) return absl::CancelledError("interrupted");
     SetActivity(what);
@@ -152,9 +166,11 @@ absl::Status Controller::Retry(const std::string& job_id, const std::string& wha
       std::lock_guard<std::mutex> lock(mutex_);
       learner_call_ = nullptr;
     }
-    if (status.ok() || Interrupted()) return Interrupted() && !status.ok() ? absl::CancelledError("interrupted") : status;
+    if (status.ok() || Interrupted())
+      return Interrupted() && !status.ok() ? absl::CancelledError("interrupted") : status;
     if (!IsTransient(status)) return status;
-    Log("warning", "the learner is away; trying again", {{"job", job_id}, {"doing", what}, {"error", std::string(status.message())}});
+    Log("warning", "the learner is away; trying again",
+        {{"job", job_id}, {"doing", what}, {"error", std::string(status.message())}});
     SetActivity(absl::StrCat("waiting for the learner (", what, "): ", status.message()));
     Sleep(1);
   }
@@ -173,7 +189,8 @@ void Controller::RunJob(const v1::Job& job) {
   absl::Status status = store_->Get("curriculum/" + job.id(), &state);
   if (absl::IsNotFound(status)) {
     state.set_job_id(job.id());
-    for (const v1::Stage& stage : job.spec().curriculum().stages()) state.add_stages()->set_name(stage.name());
+    for (const v1::Stage& stage : job.spec().curriculum().stages())
+      state.add_stages()->set_name(stage.name());
     status = Save(state);
   }
   if (status.ok()) status = RunStages(job, &state);
@@ -189,7 +206,9 @@ void Controller::RunJob(const v1::Job& job) {
     if (!model.ok() && (stop_ || lease_lost_)) return;
     if (model.ok()) last.set_checkpoint(*model);
     if (!model.ok() && status.ok() && !cancelled) status = model.status();
-    last.set_state(cancelled ? v1::JOB_STATE_CANCELLED : status.ok() ? v1::JOB_STATE_SUCCEEDED : v1::JOB_STATE_FAILED);
+    last.set_state(cancelled     ? v1::JOB_STATE_CANCELLED
+                   : status.ok() ? v1::JOB_STATE_SUCCEEDED
+                                 : v1::JOB_STATE_FAILED);
     if (!status.ok() && !cancelled) last.set_error(std::string(status.message()));
     last.set_activity("done");
     // The job service must hear of the end; until then the job is still ours.
@@ -203,7 +222,8 @@ void Controller::RunJob(const v1::Job& job) {
       if (sent.ok() || sent.error_code() == grpc::StatusCode::FAILED_PRECONDITION) break;
       Sleep(0.5);
     }
-    Log(status.ok() || cancelled ? "info" : "error", "job ended", {{"job", job.id()}, {"outcome", outcome}, {"error", std::string(status.message())}});
+    Log(status.ok() || cancelled ? "info" : "error", "job ended",
+        {{"job", job.id()}, {"outcome", outcome}, {"error", std::string(status.message())}});
   }
   std::lock_guard<std::mutex> lock(mutex_);
   current_job_.clear();
@@ -213,9 +233,13 @@ absl::Status Controller::RunStages(const v1::Job& job, v1::CurriculumState* stat
   for (uint32_t i = state->current(); i < static_cast<uint32_t>(state->stages_size()); ++i) {
     absl::Status status = RunOneStage(job, i, state);
     if (absl::IsFailedPrecondition(status)) {
-      // The learner lost its newest checkpoints: the stages before are brought to their ends again, which is quick where they are.
-      Log("warning", "earlier stages are run again", {{"job", job.id()}, {"error", std::string(status.message())}});
-      for (uint32_t k = 0; k < i; ++k) E3_RETURN_IF_ERROR(RunSteps(job, k, static_cast<int64_t>(state->stages(static_cast<int>(k)).steps_done()), state));
+      // The learner lost its newest checkpoints: the stages before are brought to their ends again,
+      // which is quick where they are.
+      Log("warning", "earlier stages are run again",
+          {{"job", job.id()}, {"error", std::string(status.message())}});
+      for (uint32_t k = 0; k < i; ++k)
+        E3_RETURN_IF_ERROR(RunSteps(
+            job, k, static_cast<int64_t>(state->stages(static_cast<int>(k)).steps_done()), state));
       status = RunOneStage(job, i, state);
     }
     E3_RETURN_IF_ERROR(status);
@@ -224,7 +248,8 @@ absl::Status Controller::RunStages(const v1::Job& job, v1::CurriculumState* stat
   return Save(*state);
 }
 
-absl::Status Controller::RunOneStage(const v1::Job& job, uint32_t index, v1::CurriculumState* state) {
+absl::Status Controller::RunOneStage(const v1::Job& job, uint32_t index,
+                                     v1::CurriculumState* state) {
   const v1::Stage& stage = job.spec().curriculum().stages(static_cast<int>(index));
   v1::StageState* progress = state->mutable_stages(static_cast<int>(index));
   if (progress->budget() == 0) E3_RETURN_IF_ERROR(ChooseStageBudget(job, index, state));
@@ -242,7 +267,8 @@ absl::Status Controller::RunOneStage(const v1::Job& job, uint32_t index, v1::Cur
     E3_ASSIGN_OR_RETURN(double j2, curve.At(2 * progress->budget()));
     ratios.push_back(ExtrapolationRatio(j, j2));
     if (ShouldAdvance(stage.advance(), ratios, job.spec().curriculum().kappa())) {
-      reason = absl::StrFormat("J(2B)/J(B) was %.3f and %.3f in two measurements in a row", ratios[ratios.size() - 2], ratios.back());
+      reason = absl::StrFormat("J(2B)/J(B) was %.3f and %.3f in two measurements in a row",
+                               ratios[ratios.size() - 2], ratios.back());
       break;
     }
   }
@@ -250,31 +276,41 @@ absl::Status Controller::RunOneStage(const v1::Job& job, uint32_t index, v1::Cur
   progress->set_done_reason(reason);
   state->set_current(index + 1);
   if (index + 1 < static_cast<uint32_t>(state->stages_size())) {
-    state->mutable_stages(static_cast<int>(index) + 1)->set_first_step(progress->first_step() + static_cast<uint64_t>(done));
+    state->mutable_stages(static_cast<int>(index) + 1)
+        ->set_first_step(progress->first_step() + static_cast<uint64_t>(done));
   }
   Log("info", "stage done", {{"job", job.id()}, {"stage", stage.name()}, {"reason", reason}});
   return Save(*state);
 }
 
-absl::Status Controller::ChooseStageBudget(const v1::Job& job, uint32_t index, v1::CurriculumState* state) {
+absl::Status Controller::ChooseStageBudget(const v1::Job& job, uint32_t index,
+                                           v1::CurriculumState* state) {
   const v1::Stage& stage = job.spec().curriculum().stages(static_cast<int>(index));
   E3_ASSIGN_OR_RETURN(PerformanceCurve curve, Evaluate(job, index, 0, state));
   v1::StageState* progress = state->mutable_stages(static_cast<int>(index));
   int64_t budget = 0;
   if (stage.budget() == "auto") {
-    E3_ASSIGN_OR_RETURN(v1::BudgetChoice choice, ChooseBudget(curve, Grid(job.spec()), job.spec().curriculum().kappa()));
+    E3_ASSIGN_OR_RETURN(v1::BudgetChoice choice,
+                        ChooseBudget(curve, Grid(job.spec()), job.spec().curriculum().kappa()));
     budget = choice.budget();
-    Log(choice.fallback() ? "warning" : "info", "budget chosen", {{"job", job.id()}, {"stage", stage.name()}, {"budget", budget}, {"why", choice.explanation()}});
+    Log(choice.fallback() ? "warning" : "info", "budget chosen",
+        {{"job", job.id()},
+         {"stage", stage.name()},
+         {"budget", budget},
+         {"why", choice.explanation()}});
     *progress->mutable_choice() = std::move(choice);
   } else if (!absl::SimpleAtoi(stage.budget(), &budget)) {
     return absl::InvalidArgumentError(absl::StrCat("stage ", stage.name(), " has no budget"));
   }
   progress->set_budget(budget);
-  GaugeMetric("e3_curriculum_budget", "Token budget of the stage", {{"training_job", job.id()}, {"stage", stage.name()}}).Set(static_cast<double>(budget));
+  GaugeMetric("e3_curriculum_budget", "Token budget of the stage",
+              {{"training_job", job.id()}, {"stage", stage.name()}})
+      .Set(static_cast<double>(budget));
   return Save(*state);
 }
 
-absl::Status Controller::RunSteps(const v1::Job& job, uint32_t index, int64_t steps, v1::CurriculumState* state) {
+absl::Status Controller::RunSteps(const v1::Job& job, uint32_t index, int64_t steps,
+                                  v1::CurriculumState* state) {
   const v1::Stage& stage = job.spec().curriculum().stages(static_cast<int>(index));
   v1::StageState* progress = state->mutable_stages(static_cast<int>(index));
   v1::RunStageRequest request;
@@ -287,31 +323,35 @@ absl::Status Controller::RunSteps(const v1::Job& job, uint32_t index, int64_t st
   *request.mutable_training() = job.spec().training();
   request.mutable_training()->MergeFrom(stage.training());
   *request.mutable_sampling() = StageSampling(job.spec(), stage);
-  return Retry(job.id(), absl::StrCat("training stage ", stage.name()), [&](grpc::ClientContext* context) {
-    auto reader = learner_->RunStage(context, request);
-    v1::StageEvent event;
-    while (reader->Read(&event)) {
-      v1::ReportProgressRequest report;
-      report.set_job_id(job.id());
-      if (event.has_step()) {
-        progress->set_steps_done(std::max(progress->steps_done(), event.step().step() - progress->first_step()));
-        if (absl::Status saved = store_->Put("curriculum/" + job.id(), *state); !saved.ok()) {
-          context->TryCancel();
-          (void)reader->Finish();
-          return saved;
+  return Retry(
+      job.id(), absl::StrCat("training stage ", stage.name()), [&](grpc::ClientContext* context) {
+        auto reader = learner_->RunStage(context, request);
+        v1::StageEvent event;
+        while (reader->Read(&event)) {
+          v1::ReportProgressRequest report;
+          report.set_job_id(job.id());
+          if (event.has_step()) {
+            progress->set_steps_done(
+                std::max(progress->steps_done(), event.step().step() - progress->first_step()));
+            if (absl::Status saved = store_->Put("curriculum/" + job.id(), *state); !saved.ok()) {
+              context->TryCancel();
+              (void)reader->Finish();
+              return saved;
+            }
+            *report.mutable_step() = event.step();
+            *report.mutable_curriculum() = *state;
+          } else if (event.has_checkpoint()) {
+            report.set_checkpoint(event.checkpoint().path());
+          }
+          Report(std::move(report));
         }
-        *report.mutable_step() = event.step();
-        *report.mutable_curriculum() = *state;
-      } else if (event.has_checkpoint()) {
-        report.set_checkpoint(event.checkpoint().path());
-      }
-      Report(std::move(report));
-    }
-    return FromGrpc(reader->Finish());
-  });
+        return FromGrpc(reader->Finish());
+      });
 }
 
-absl::StatusOr<PerformanceCurve> Controller::Evaluate(const v1::Job& job, uint32_t index, int64_t stage_step, v1::CurriculumState* state) {
+absl::StatusOr<PerformanceCurve> Controller::Evaluate(const v1::Job& job, uint32_t index,
+                                                      int64_t stage_step,
+                                                      v1::CurriculumState* state) {
   const v1::Stage& stage = job.spec().curriculum().stages(static_cast<int>(index));
   v1::StageState* progress = state->mutable_stages(static_cast<int>(index));
   int64_t fixed = 0;
@@ -328,8 +368,12 @@ absl::StatusOr<PerformanceCurve> Controller::Evaluate(const v1::Job& job, uint32
   request.set_samples(measurement.samples());
   *request.mutable_sampling() = StageSampling(job.spec(), stage);
   v1::MeasureReply reply;
-  E3_RETURN_IF_ERROR(Retry(job.id(), absl::StrCat("measuring J on ", stage.evaluation(), " after step ", stage_step, " of stage ", stage.name()),
-                           [&](grpc::ClientContext* context) { return FromGrpc(learner_->Measure(context, request, &reply)); }));
+  E3_RETURN_IF_ERROR(Retry(job.id(),
+                           absl::StrCat("measuring J on ", stage.evaluation(), " after step ",
+                                        stage_step, " of stage ", stage.name()),
+                           [&](grpc::ClientContext* context) {
+                             return FromGrpc(learner_->Measure(context, request, &reply));
+                           }));
   E3_ASSIGN_OR_RETURN(PerformanceCurve curve, ComputeCurve(reply, budgets, measurement.pass_at()));
   ExportCurve(job.id(), stage.name(), curve, progress->budget());
   for (const v1::Evaluation& e : progress->evaluations()) {
@@ -345,15 +389,17 @@ absl::StatusOr<PerformanceCurve> Controller::Evaluate(const v1::Job& job, uint32
   return curve;
 }
 
-absl::StatusOr<std::string> Controller::Finish(const v1::Job& job, const v1::CurriculumState& state, const std::string& outcome) {
+absl::StatusOr<std::string> Controller::Finish(const v1::Job& job, const v1::CurriculumState& state,
+                                               const std::string& outcome) {
   v1::FinishJobRequest request;
   request.set_job_id(job.id());
   *request.mutable_spec() = job.spec();
   request.set_outcome(outcome);
   *request.mutable_curriculum() = state;
   v1::FinishJobReply reply;
-  E3_RETURN_IF_ERROR(Retry(job.id(), "writing the final model",
-                           [&](grpc::ClientContext* context) { return FromGrpc(learner_->FinishJob(context, request, &reply)); }));
+  E3_RETURN_IF_ERROR(Retry(job.id(), "writing the final model", [&](grpc::ClientContext* context) {
+    return FromGrpc(learner_->FinishJob(context, request, &reply));
+  }));
   return reply.checkpoint();
 }
 

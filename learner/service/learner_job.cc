@@ -28,7 +28,9 @@ enum SeedPurpose : uint64_t { kDataOrder = 1, kTrainingRollouts = 2, kMeasuremen
 
 class Stopwatch {
  public:
-  double Seconds() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count(); }
+  double Seconds() const {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
+  }
 
  private:
   std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
@@ -56,7 +58,8 @@ LearnerJob::LearnerJob(const LearnerEnvironment& environment, std::string id, v1
   output_ = spec_.output().empty() ? environment_.jobs_folder + "/" + id_ : spec_.output();
 }
 
-absl::StatusOr<std::unique_ptr<LearnerJob>> LearnerJob::Open(const LearnerEnvironment& environment, const std::string& job_id,
+absl::StatusOr<std::unique_ptr<LearnerJob>> LearnerJob::Open(const LearnerEnvironment& environment,
+                                                             const std::string& job_id,
                                                              const v1::JobSpec& spec) {
   std::unique_ptr<LearnerJob> job(new LearnerJob(environment, job_id, spec));
   E3_RETURN_IF_ERROR(job->Load());
@@ -74,7 +77,8 @@ absl::Status LearnerJob::Load() {
       steps_done_ = *step;
       break;
     }
-    Log("warning", "checkpoint passed over", {{"job", id_}, {"error", std::string(step.status().message())}});
+    Log("warning", "checkpoint passed over",
+        {{"job", id_}, {"error", std::string(step.status().message())}});
   }
   // A new epoch: whatever a server still holds of an earlier life of this learner is older.
   v1::LearnerJob record;
@@ -96,12 +100,16 @@ v1::WeightVersion LearnerJob::Version() const {
   return version;
 }
 
-std::string LearnerJob::Key(const std::string& kind, uint64_t step) const { return absl::StrFormat("job/%s/%s/%012d", id_, kind, step); }
+std::string LearnerJob::Key(const std::string& kind, uint64_t step) const {
+  return absl::StrFormat("job/%s/%s/%012d", id_, kind, step);
+}
 
 absl::Status LearnerJob::PublishWeights() {
-  absl::Status status = environment_.pool->Publish({Version(), spec_.model(), &trainer_->policy().layout(), trainer_->policy().parameters()});
+  absl::Status status = environment_.pool->Publish(
+      {Version(), spec_.model(), &trainer_->policy().layout(), trainer_->policy().parameters()});
   if (!IsTransient(status)) return status;
-  Log("warning", "weights not published yet", {{"job", id_}, {"step", steps_done_}, {"error", std::string(status.message())}});
+  Log("warning", "weights not published yet",
+      {{"job", id_}, {"step", steps_done_}, {"error", std::string(status.message())}});
   return absl::OkStatus();
 }
 
@@ -112,10 +120,13 @@ absl::StatusOr<std::vector<uint32_t>> LearnerJob::EncodePrompt(const std::string
   Json messages = Json::array();
   if (!p.system().empty()) messages.push_back({{"role", "system"}, {"content", p.system()}});
   messages.push_back({{"role", "user"}, {"content", prompt}});
-  return encoder_->EncodeMessages(messages, p.template_arguments().empty() ? Json::object() : Json::parse(p.template_arguments()));
+  return encoder_->EncodeMessages(messages, p.template_arguments().empty()
+                                                ? Json::object()
+                                                : Json::parse(p.template_arguments()));
 }
 
-absl::StatusOr<const std::vector<LearnerJob::EncodedProblem>*> LearnerJob::Problems(const std::string& dataset) {
+absl::StatusOr<const std::vector<LearnerJob::EncodedProblem>*> LearnerJob::Problems(
+    const std::string& dataset) {
   auto it = problems_.find(dataset);
   if (it != problems_.end()) return &it->second;
   E3_ASSIGN_OR_RETURN(std::vector<Problem> problems, LoadDataset(spec_, dataset));
@@ -125,22 +136,29 @@ absl::StatusOr<const std::vector<LearnerJob::EncodedProblem>*> LearnerJob::Probl
     if (static_cast<int64_t>(prompt.size()) > spec_.prompting().max_prompt_tokens()) continue;
     encoded.push_back({i, std::move(prompt), std::move(problems[i].grading)});
   }
-  Log("info", "data set ready", {{"job", id_}, {"dataset", dataset}, {"problems", encoded.size()}, {"too_long", problems.size() - encoded.size()}});
+  Log("info", "data set ready",
+      {{"job", id_},
+       {"dataset", dataset},
+       {"problems", encoded.size()},
+       {"too_long", problems.size() - encoded.size()}});
   if (encoded.empty()) {
-    return absl::InvalidArgumentError(absl::StrCat("every prompt of data set '", dataset, "' is longer than prompting.max_prompt_tokens (",
+    return absl::InvalidArgumentError(absl::StrCat("every prompt of data set '", dataset,
+                                                   "' is longer than prompting.max_prompt_tokens (",
                                                    spec_.prompting().max_prompt_tokens(), ")"));
   }
   return &(problems_[dataset] = std::move(encoded));
 }
 
-std::vector<const LearnerJob::EncodedProblem*> LearnerJob::Select(const std::vector<EncodedProblem>& problems, uint32_t stage,
-                                                                  uint64_t stage_step, int64_t count) const {
+std::vector<const LearnerJob::EncodedProblem*> LearnerJob::Select(
+    const std::vector<EncodedProblem>& problems, uint32_t stage, uint64_t stage_step,
+    int64_t count) const {
   const uint64_t seed = DeriveSeed(DeriveSeed(spec_.seed(), kDataOrder), stage);
   std::vector<const EncodedProblem*> selected;
   std::vector<size_t> order;
   uint64_t shuffled_epoch = UINT64_MAX;
   for (int64_t i = 0; i < count; ++i) {
-    const uint64_t position = (stage_step - 1) * static_cast<uint64_t>(count) + static_cast<uint64_t>(i);
+    const uint64_t position =
+        (stage_step - 1) * static_cast<uint64_t>(count) + static_cast<uint64_t>(i);
     const uint64_t epoch = position / problems.size();
     if (epoch != shuffled_epoch) {
       order.resize(problems.size());
@@ -153,17 +171,22 @@ std::vector<const LearnerJob::EncodedProblem*> LearnerJob::Select(const std::vec
   return selected;
 }
 
-std::string LearnerJob::Text(const google::protobuf::RepeatedField<uint32_t>& tokens, int64_t limit) const {
+std::string LearnerJob::Text(const google::protobuf::RepeatedField<uint32_t>& tokens,
+                             int64_t limit) const {
   const size_t n = static_cast<size_t>(std::min<int64_t>(tokens.size(), limit));
-  absl::StatusOr<std::string> text = encoder_->tokenizer().Decode(tokens.data(), n, /*skip_special_tokens=*/true);
+  absl::StatusOr<std::string> text =
+      encoder_->tokenizer().Decode(tokens.data(), n, /*skip_special_tokens=*/true);
   return text.ok() ? *std::move(text) : std::string();
 }
 
-absl::StatusOr<v1::CollectedBatch> LearnerJob::Collect(const v1::RunStageRequest& request, uint64_t step, const std::function<bool()>& stop) {
+absl::StatusOr<v1::CollectedBatch> LearnerJob::Collect(const v1::RunStageRequest& request,
+                                                       uint64_t step,
+                                                       const std::function<bool()>& stop) {
   const v1::Stage& stage = spec_.curriculum().stages(static_cast<int>(request.stage()));
   E3_ASSIGN_OR_RETURN(const std::vector<EncodedProblem>* problems, Problems(stage.dataset()));
   std::vector<const EncodedProblem*> selected =
-      Select(*problems, request.stage(), step - request.first_step(), request.training().prompts_per_step());
+      Select(*problems, request.stage(), step - request.first_step(),
+             request.training().prompts_per_step());
 
   v1::CollectedBatch batch;
   batch.set_step(step);
@@ -176,7 +199,9 @@ absl::StatusOr<v1::CollectedBatch> LearnerJob::Collect(const v1::RunStageRequest
     tasks.push_back({selected[i]->prompt, request.training().group_size(), DeriveSeed(seed, i)});
   }
   Stopwatch generating;
-  E3_ASSIGN_OR_RETURN(auto rollouts, environment_.pool->Generate(tasks, {request.budget(), ToParams(request.sampling())}, stop));
+  E3_ASSIGN_OR_RETURN(
+      auto rollouts,
+      environment_.pool->Generate(tasks, {request.budget(), ToParams(request.sampling())}, stop));
   batch.set_generation_seconds(generating.Seconds());
 
   std::vector<v1::ScoreRequest> requests;
@@ -187,7 +212,8 @@ absl::StatusOr<v1::CollectedBatch> LearnerJob::Collect(const v1::RunStageRequest
     }
   }
   Stopwatch scoring;
-  E3_ASSIGN_OR_RETURN(std::vector<v1::ScoreReply> scores, environment_.rewards->Score(std::move(requests), stop));
+  E3_ASSIGN_OR_RETURN(std::vector<v1::ScoreReply> scores,
+                      environment_.rewards->Score(std::move(requests), stop));
   batch.set_scoring_seconds(scoring.Seconds());
 
   size_t next_score = 0;
@@ -203,8 +229,8 @@ absl::StatusOr<v1::CollectedBatch> LearnerJob::Collect(const v1::RunStageRequest
   return batch;
 }
 
-absl::StatusOr<v1::CollectedBatch> LearnerJob::StoredOrCollected(const v1::RunStageRequest& request, uint64_t step,
-                                                                 const std::function<bool()>& stop) {
+absl::StatusOr<v1::CollectedBatch> LearnerJob::StoredOrCollected(
+    const v1::RunStageRequest& request, uint64_t step, const std::function<bool()>& stop) {
   v1::CollectedBatch batch;
   absl::Status stored = environment_.store->Get(Key("batch", step), &batch);
   if (stored.ok() && batch.stage() == request.stage() && batch.budget() == request.budget()) {
@@ -218,7 +244,8 @@ absl::StatusOr<v1::CollectedBatch> LearnerJob::StoredOrCollected(const v1::RunSt
   return batch;
 }
 
-absl::StatusOr<v1::StepRecord> LearnerJob::RunStep(const v1::RunStageRequest& request, const std::function<bool()>& stop) {
+absl::StatusOr<v1::StepRecord> LearnerJob::RunStep(const v1::RunStageRequest& request,
+                                                   const std::function<bool()>& stop) {
   const uint64_t step = steps_done_ + 1;
   const v1::Training& training = request.training();
   if (steps_done_ == request.first_step()) {  // a stage begins
@@ -236,7 +263,8 @@ absl::StatusOr<v1::StepRecord> LearnerJob::RunStep(const v1::RunStageRequest& re
     std::vector<double> advantages = GroupAdvantages(rewards, training.normalize_std());
     for (int i = 0; i < group.rollouts_size(); ++i) {
       const v1::Rollout& r = group.rollouts(i);
-      rollouts.push_back({{{group.prompt().begin(), group.prompt().end()}, {r.token_ids().begin(), r.token_ids().end()}},
+      rollouts.push_back({{{group.prompt().begin(), group.prompt().end()},
+                           {r.token_ids().begin(), r.token_ids().end()}},
                           {r.logprobs().begin(), r.logprobs().end()},
                           advantages[static_cast<size_t>(i)]});
     }
@@ -254,20 +282,25 @@ absl::StatusOr<v1::StepRecord> LearnerJob::RunStep(const v1::RunStageRequest& re
     const size_t end = m + 1 == training.mini_batches() ? rollouts.size() : begin + per_mini_batch;
     for (size_t i = begin; i < end; ++i) mini_batch.push_back(&rollouts[i]);
     UpdateStatistics u = trainer_->Update(mini_batch, training, request.sampling().temperature());
-    if (!u.finite) Log("warning", "gradient not finite; update skipped", {{"job", id_}, {"step", step}});
+    if (!u.finite)
+      Log("warning", "gradient not finite; update skipped", {{"job", id_}, {"step", step}});
     if (m == 0) {
       metrics["mismatch_max"] = u.mismatch_max;
       metrics["mismatch_mean"] = u.mismatch_mean;
     }
     if (u.skipped) continue;
     ++updates;
-    for (auto [name, value] : {std::pair("loss", u.loss), std::pair("kl", u.kl), std::pair("ratio", u.ratio),
-                               std::pair("clip_low_share", u.clip_low_share), std::pair("clip_high_share", u.clip_high_share),
-                               std::pair("clip_dual_share", u.clip_dual_share), std::pair("gradient_norm", u.gradient_norm)}) {
+    for (auto [name, value] :
+         {std::pair("loss", u.loss), std::pair("kl", u.kl), std::pair("ratio", u.ratio),
+          std::pair("clip_low_share", u.clip_low_share),
+          std::pair("clip_high_share", u.clip_high_share),
+          std::pair("clip_dual_share", u.clip_dual_share),
+          std::pair("gradient_norm", u.gradient_norm)}) {
       metrics[name] += value;
     }
   }
-  for (const char* name : {"loss", "kl", "ratio", "clip_low_share", "clip_high_share", "clip_dual_share", "gradient_norm"}) {
+  for (const char* name : {"loss", "kl", "ratio", "clip_low_share", "clip_high_share",
+                           "clip_dual_share", "gradient_norm"}) {
     metrics[name] = updates > 0 ? metrics[name] / updates : 0;
   }
   metrics["updates"] = updates;
@@ -280,8 +313,10 @@ absl::StatusOr<v1::StepRecord> LearnerJob::RunStep(const v1::RunStageRequest& re
   E3_RETURN_IF_ERROR(PublishWeights());
   metrics["publish_seconds"] = publishing.Seconds();
   metrics["step_seconds"] = whole_step.Seconds();
-  metrics["tokens_per_second"] = metrics["response_tokens"] / std::max(1e-9, metrics["step_seconds"]);
-  metrics["generation_tokens_per_second"] = metrics["response_tokens"] / std::max(1e-9, batch.generation_seconds());
+  metrics["tokens_per_second"] =
+      metrics["response_tokens"] / std::max(1e-9, metrics["step_seconds"]);
+  metrics["generation_tokens_per_second"] =
+      metrics["response_tokens"] / std::max(1e-9, batch.generation_seconds());
 
   v1::StepRecord record;
   record.set_step(step);
@@ -305,14 +340,17 @@ absl::StatusOr<v1::StepRecord> LearnerJob::Record(uint64_t step) const {
 }
 
 absl::StatusOr<std::string> LearnerJob::WriteCheckpoint(int64_t keep) {
-  const std::string parent = output_ + "/checkpoints", folder = CheckpointFolder(parent, steps_done_);
+  const std::string parent = output_ + "/checkpoints",
+                    folder = CheckpointFolder(parent, steps_done_);
   E3_RETURN_IF_ERROR(SaveCheckpoint(folder, id_, steps_done_, spec_.model(), *trainer_));
   PruneCheckpoints(parent, keep + 1);
   // Batches up to the oldest checkpoint kept will not be asked for again.
   std::vector<std::string> kept = ListCheckpoints(parent);
   if (!kept.empty()) {
-    const std::string oldest = Key("batch", std::stoull(kept.back().substr(kept.back().rfind('-') + 1)));
-    E3_ASSIGN_OR_RETURN(std::vector<std::string> keys, environment_.store->Keys("job/" + id_ + "/batch/"));
+    const std::string oldest =
+        Key("batch", std::stoull(kept.back().substr(kept.back().rfind('-') + 1)));
+    E3_ASSIGN_OR_RETURN(std::vector<std::string> keys,
+                        environment_.store->Keys("job/" + id_ + "/batch/"));
     for (const std::string& key : keys) {
       if (key <= oldest) E3_RETURN_IF_ERROR(environment_.store->Delete(key));
     }
@@ -320,7 +358,8 @@ absl::StatusOr<std::string> LearnerJob::WriteCheckpoint(int64_t keep) {
   return folder;
 }
 
-absl::StatusOr<v1::MeasureReply> LearnerJob::Measure(const v1::MeasureRequest& request, const std::function<bool()>& stop) {
+absl::StatusOr<v1::MeasureReply> LearnerJob::Measure(const v1::MeasureRequest& request,
+                                                     const std::function<bool()>& stop) {
   const std::string key = "job/" + id_ + "/measure/" + request.name();
   v1::MeasureReply reply;
   absl::Status stored = environment_.store->Get(key, &reply);
@@ -330,12 +369,18 @@ absl::StatusOr<v1::MeasureReply> LearnerJob::Measure(const v1::MeasureRequest& r
   E3_ASSIGN_OR_RETURN(const std::vector<EncodedProblem>* problems, Problems(request.dataset()));
   const size_t count = std::min(problems->size(), static_cast<size_t>(request.prompts()));
   E3_RETURN_IF_ERROR(PublishWeights());
-  const uint64_t seed = DeriveSeed(DeriveSeed(spec_.seed(), kMeasurement), HashName(request.name()));
+  const uint64_t seed =
+      DeriveSeed(DeriveSeed(spec_.seed(), kMeasurement), HashName(request.name()));
   std::vector<RolloutTask> tasks;
-  for (size_t i = 0; i < count; ++i) tasks.push_back({(*problems)[i].prompt, request.samples(), DeriveSeed(seed, i)});
-  E3_ASSIGN_OR_RETURN(auto rollouts, environment_.pool->Generate(tasks, {request.budgets().rbegin()[0], ToParams(request.sampling())}, stop));
+  for (size_t i = 0; i < count; ++i)
+    tasks.push_back({(*problems)[i].prompt, request.samples(), DeriveSeed(seed, i)});
+  E3_ASSIGN_OR_RETURN(
+      auto rollouts,
+      environment_.pool->Generate(
+          tasks, {request.budgets().rbegin()[0], ToParams(request.sampling())}, stop));
 
-  // Each response, cut from the right at every budget; cuts beyond its length are the response itself.
+  // Each response, cut from the right at every budget; cuts beyond its length are the response
+  // itself.
   std::vector<v1::ScoreRequest> requests;
   std::vector<size_t> first_request;
   for (size_t i = 0; i < count; ++i) {
@@ -349,7 +394,8 @@ absl::StatusOr<v1::MeasureReply> LearnerJob::Measure(const v1::MeasureRequest& r
     }
   }
   first_request.push_back(requests.size());
-  E3_ASSIGN_OR_RETURN(std::vector<v1::ScoreReply> scores, environment_.rewards->Score(std::move(requests), stop));
+  E3_ASSIGN_OR_RETURN(std::vector<v1::ScoreReply> scores,
+                      environment_.rewards->Score(std::move(requests), stop));
   size_t at = 0;
   for (size_t i = 0; i < count; ++i) {
     for (const v1::Rollout& rollout : rollouts[i]) {
@@ -359,7 +405,8 @@ absl::StatusOr<v1::MeasureReply> LearnerJob::Measure(const v1::MeasureRequest& r
       measured->set_truncated(rollout.finish_reason() == v1::FINISH_REASON_LENGTH);
       const size_t last = first_request[at + 1] - 1;
       for (int b = 0; b < request.budgets_size(); ++b) {
-        measured->add_rewards(static_cast<float>(scores[std::min(first_request[at] + static_cast<size_t>(b), last)].score()));
+        measured->add_rewards(static_cast<float>(
+            scores[std::min(first_request[at] + static_cast<size_t>(b), last)].score()));
       }
       measured->set_verifications(scores[last].trace().verifications());
       measured->set_attempts(scores[last].trace().attempts());
@@ -374,13 +421,15 @@ absl::StatusOr<v1::MeasureReply> LearnerJob::Measure(const v1::MeasureRequest& r
 absl::StatusOr<std::string> LearnerJob::Finish(const v1::FinishJobRequest& request) {
   const std::string model = output_ + "/model";
   E3_RETURN_IF_ERROR(WriteFolderDurably(model, [&](const std::string& part) {
-    return SaveModel(part, spec_.model(), trainer_->policy().layout(), trainer_->policy().parameters(), Dtype::kFloat32);
+    return SaveModel(part, spec_.model(), trainer_->policy().layout(),
+                     trainer_->policy().parameters(), Dtype::kFloat32);
   }));
   std::vector<v1::StepRecord> records;
   E3_ASSIGN_OR_RETURN(auto entries, environment_.store->Scan("job/" + id_ + "/step/"));
   for (const auto& [key, bytes] : entries) {
     v1::StepRecord record;
-    if (!record.ParseFromString(bytes)) return absl::DataLossError(absl::StrCat("record ", key, " cannot be read"));
+    if (!record.ParseFromString(bytes))
+      return absl::DataLossError(absl::StrCat("record ", key, " cannot be read"));
     if (record.step() <= steps_done_) records.push_back(std::move(record));
   }
   E3_RETURN_IF_ERROR(WriteSummary(output_, model, request, records));

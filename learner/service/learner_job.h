@@ -1,4 +1,5 @@
-// A job on the learner: its policy, its durable batches, records and checkpoints, and the steps that turn one into the next.
+// A job on the learner: its policy, its durable batches, records and checkpoints, and the steps
+// that turn one into the next.
 #ifndef E3_LEARNER_SERVICE_LEARNER_JOB_H_
 #define E3_LEARNER_SERVICE_LEARNER_JOB_H_
 
@@ -29,25 +30,31 @@ struct LearnerEnvironment {
 
 // Not thread-safe.
 //
-// Durability: a step's batch is in the store before its update, its record before anyone is told, and the parameters in a checkpoint every few
-// steps. After a crash Open() goes back to the newest whole checkpoint; steps after it are done again from their stored batches, which gives the
-// same updates, and replace their records.
+// Durability: a step's batch is in the store before its update, its record before anyone is told,
+// and the parameters in a checkpoint every few steps. After a crash Open() goes back to the newest
+// whole checkpoint; steps after it are done again from their stored batches, which gives the same
+// updates, and replace their records.
 class LearnerJob {
  public:
-  static absl::StatusOr<std::unique_ptr<LearnerJob>> Open(const LearnerEnvironment& environment, const std::string& job_id,
+  static absl::StatusOr<std::unique_ptr<LearnerJob>> Open(const LearnerEnvironment& environment,
+                                                          const std::string& job_id,
                                                           const v1::JobSpec& spec);
 
   // The step that follows steps_done(). `request` says the stage and its resolved settings.
-  absl::StatusOr<v1::StepRecord> RunStep(const v1::RunStageRequest& request, const std::function<bool()>& stop);
+  absl::StatusOr<v1::StepRecord> RunStep(const v1::RunStageRequest& request,
+                                         const std::function<bool()>& stop);
   // Writes a checkpoint of the steps done so far; returns its folder.
   absl::StatusOr<std::string> WriteCheckpoint(int64_t keep);
-  absl::StatusOr<v1::MeasureReply> Measure(const v1::MeasureRequest& request, const std::function<bool()>& stop);
-  // The final model, ledger.jsonl, summary.json and summary.html in the output folder; returns the model's folder.
+  absl::StatusOr<v1::MeasureReply> Measure(const v1::MeasureRequest& request,
+                                           const std::function<bool()>& stop);
+  // The final model, ledger.jsonl, summary.json and summary.html in the output folder; returns the
+  // model's folder.
   absl::StatusOr<std::string> Finish(const v1::FinishJobRequest& request);
 
   const std::string& id() const { return id_; }
   uint64_t steps_done() const { return steps_done_; }
-  // Whether the policy is that of steps_done(). Not after a step that failed in the middle of its updates: the job must be opened again then.
+  // Whether the policy is that of steps_done(). Not after a step that failed in the middle of its
+  // updates: the job must be opened again then.
   bool consistent() const { return consistent_; }
   absl::StatusOr<v1::StepRecord> Record(uint64_t step) const;
 
@@ -64,10 +71,16 @@ class LearnerJob {
   absl::StatusOr<const std::vector<EncodedProblem>*> Problems(const std::string& dataset);
   absl::StatusOr<std::vector<uint32_t>> EncodePrompt(const std::string& prompt) const;
   // The problems of a step: the data set in a new random order each epoch.
-  std::vector<const EncodedProblem*> Select(const std::vector<EncodedProblem>& problems, uint32_t stage, uint64_t stage_step, int64_t count) const;
-  absl::StatusOr<v1::CollectedBatch> Collect(const v1::RunStageRequest& request, uint64_t step, const std::function<bool()>& stop);
-  absl::StatusOr<v1::CollectedBatch> StoredOrCollected(const v1::RunStageRequest& request, uint64_t step, const std::function<bool()>& stop);
-  // Offers the weights to all servers. That none can be reached is no error yet: Generate keeps trying.
+  std::vector<const EncodedProblem*> Select(const std::vector<EncodedProblem>& problems,
+                                            uint32_t stage, uint64_t stage_step,
+                                            int64_t count) const;
+  absl::StatusOr<v1::CollectedBatch> Collect(const v1::RunStageRequest& request, uint64_t step,
+                                             const std::function<bool()>& stop);
+  absl::StatusOr<v1::CollectedBatch> StoredOrCollected(const v1::RunStageRequest& request,
+                                                       uint64_t step,
+                                                       const std::function<bool()>& stop);
+  // Offers the weights to all servers. That none can be reached is no error yet: Generate keeps
+  // trying.
   absl::Status PublishWeights();
   v1::WeightVersion Version() const;
   std::string Key(const std::string& kind, uint64_t step) const;

@@ -7,7 +7,8 @@
 
 namespace e3 {
 
-absl::StatusOr<LearnerJob*> LearnerService::Open(const std::string& job_id, const v1::JobSpec& spec) {
+absl::StatusOr<LearnerJob*> LearnerService::Open(const std::string& job_id,
+                                                 const v1::JobSpec& spec) {
   if (job_ == nullptr || job_->id() != job_id) {
     job_.reset();
     E3_ASSIGN_OR_RETURN(job_, LearnerJob::Open(environment_, job_id, spec));
@@ -15,7 +16,8 @@ absl::StatusOr<LearnerJob*> LearnerService::Open(const std::string& job_id, cons
   return job_.get();
 }
 
-grpc::Status LearnerService::RunStage(grpc::ServerContext* context, const v1::RunStageRequest* request,
+grpc::Status LearnerService::RunStage(grpc::ServerContext* context,
+                                      const v1::RunStageRequest* request,
                                       grpc::ServerWriter<v1::StageEvent>* writer) {
   std::lock_guard<std::mutex> lock(mutex_);
   auto stop = [&] { return context->IsCancelled() || draining_.load(); };
@@ -27,8 +29,10 @@ grpc::Status LearnerService::RunStage(grpc::ServerContext* context, const v1::Ru
   LearnerJob& job = **opened;
   const uint64_t target = request->first_step() + static_cast<uint64_t>(request->steps());
   if (job.steps_done() < request->first_step()) {
-    return grpc::Status(grpc::StatusCode::FAILED_PRECONDITION,
-                        absl::StrCat("only ", job.steps_done(), " steps of the job are durable; its earlier stages must be run again"));
+    return grpc::Status(
+        grpc::StatusCode::FAILED_PRECONDITION,
+        absl::StrCat("only ", job.steps_done(),
+                     " steps of the job are durable; its earlier stages must be run again"));
   }
   auto send = [&](const v1::StageEvent& event) { return writer->Write(event); };
   if (job.steps_done() > request->first_step()) {
@@ -47,12 +51,21 @@ grpc::Status LearnerService::RunStage(grpc::ServerContext* context, const v1::Ru
       return ToGrpc(record.status());
     }
     const auto& m = record->metrics();
-    Log("info", "step", {{"job", job.id()}, {"stage", request->stage()}, {"step", record->step()}, {"budget", record->budget()},
-                         {"reward", m.at("reward")}, {"length", m.at("response_length")}, {"entropy", m.at("entropy")},
-                         {"tokens_per_second", m.at("tokens_per_second")}, {"mismatch_max", m.at("mismatch_max")}});
+    Log("info", "step",
+        {{"job", job.id()},
+         {"stage", request->stage()},
+         {"step", record->step()},
+         {"budget", record->budget()},
+         {"reward", m.at("reward")},
+         {"length", m.at("response_length")},
+         {"entropy", m.at("entropy")},
+         {"tokens_per_second", m.at("tokens_per_second")},
+         {"mismatch_max", m.at("mismatch_max")}});
     const uint64_t stage_step = job.steps_done() - request->first_step();
-    if (stage_step % static_cast<uint64_t>(request->training().checkpoint_every()) == 0 || job.steps_done() == target) {
-      absl::StatusOr<std::string> folder = job.WriteCheckpoint(request->training().keep_checkpoints());
+    if (stage_step % static_cast<uint64_t>(request->training().checkpoint_every()) == 0 ||
+        job.steps_done() == target) {
+      absl::StatusOr<std::string> folder =
+          job.WriteCheckpoint(request->training().keep_checkpoints());
       if (!folder.ok()) return ToGrpc(folder.status());
       v1::StageEvent event;
       event.mutable_checkpoint()->set_step(job.steps_done());
@@ -66,25 +79,30 @@ grpc::Status LearnerService::RunStage(grpc::ServerContext* context, const v1::Ru
   return grpc::Status::OK;
 }
 
-grpc::Status LearnerService::Measure(grpc::ServerContext* context, const v1::MeasureRequest* request, v1::MeasureReply* reply) {
+grpc::Status LearnerService::Measure(grpc::ServerContext* context,
+                                     const v1::MeasureRequest* request, v1::MeasureReply* reply) {
   std::lock_guard<std::mutex> lock(mutex_);
-  if (request->budgets().empty()) return grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "a measurement needs budgets");
+  if (request->budgets().empty())
+    return grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "a measurement needs budgets");
   absl::StatusOr<LearnerJob*> job = Open(request->job_id(), request->spec());
   if (!job.ok()) return ToGrpc(job.status());
-  absl::StatusOr<v1::MeasureReply> measured = (*job)->Measure(*request, [&] { return context->IsCancelled() || draining_.load(); });
+  absl::StatusOr<v1::MeasureReply> measured =
+      (*job)->Measure(*request, [&] { return context->IsCancelled() || draining_.load(); });
   if (!measured.ok()) return ToGrpc(measured.status());
   *reply = *std::move(measured);
   return grpc::Status::OK;
 }
 
-grpc::Status LearnerService::FinishJob(grpc::ServerContext*, const v1::FinishJobRequest* request, v1::FinishJobReply* reply) {
+grpc::Status LearnerService::FinishJob(grpc::ServerContext*, const v1::FinishJobRequest* request,
+                                       v1::FinishJobReply* reply) {
   std::lock_guard<std::mutex> lock(mutex_);
   absl::StatusOr<LearnerJob*> job = Open(request->job_id(), request->spec());
   if (!job.ok()) return ToGrpc(job.status());
   absl::StatusOr<std::string> model = (*job)->Finish(*request);
   if (!model.ok()) return ToGrpc(model.status());
   reply->set_checkpoint(*model);
-  Log("info", "job finished", {{"job", request->job_id()}, {"outcome", request->outcome()}, {"model", *model}});
+  Log("info", "job finished",
+      {{"job", request->job_id()}, {"outcome", request->outcome()}, {"model", *model}});
   job_.reset();
   return grpc::Status::OK;
 }

@@ -16,9 +16,12 @@ class LearnerService final : public v1::Learner::Service {
  public:
   explicit LearnerService(const LearnerEnvironment& environment) : environment_(environment) {}
 
-  grpc::Status RunStage(grpc::ServerContext* context, const v1::RunStageRequest* request, grpc::ServerWriter<v1::StageEvent>* writer) override;
-  grpc::Status Measure(grpc::ServerContext* context, const v1::MeasureRequest* request, v1::MeasureReply* reply) override;
-  grpc::Status FinishJob(grpc::ServerContext* context, const v1::FinishJobRequest* request, v1::FinishJobReply* reply) override;
+  grpc::Status RunStage(grpc::ServerContext* context, const v1::RunStageRequest* request,
+                        grpc::ServerWriter<v1::StageEvent>* writer) override;
+  grpc::Status Measure(grpc::ServerContext* context, const v1::MeasureRequest* request,
+                       v1::MeasureReply* reply) override;
+  grpc::Status FinishJob(grpc::ServerContext* context, const v1::FinishJobRequest* request,
+                         v1::FinishJobReply* reply) override;
 
   // Ends calls after what they are doing.
   void Drain() { draining_ = true; }

@@ -16,16 +16,24 @@ int main(int argc, char** argv) {
   std::vector<std::string> rollout_servers = {"127.0.0.1:7410"};
   std::string reward_service = "127.0.0.1:7403";
   int threads = 0;
-  app.add_option("--state", state, "Folder of the database and of jobs without an output of their own")->capture_default_str();
-  app.add_option("--rollout-servers", rollout_servers, "Addresses of the rollout servers")->delimiter(',')->capture_default_str();
-  app.add_option("--reward-service", reward_service, "Address of the reward service")->capture_default_str();
-  app.add_option("--threads", threads, "Threads of the model; 0: one a core")->capture_default_str();
+  app.add_option("--state", state,
+                 "Folder of the database and of jobs without an output of their own")
+      ->capture_default_str();
+  app.add_option("--rollout-servers", rollout_servers, "Addresses of the rollout servers")
+      ->delimiter(',')
+      ->capture_default_str();
+  app.add_option("--reward-service", reward_service, "Address of the reward service")
+      ->capture_default_str();
+  app.add_option("--threads", threads, "Threads of the model; 0: one a core")
+      ->capture_default_str();
   CLI11_PARSE(app, argc, argv);
   e3::ServerProcess process("learner", flags);
-  at::set_num_threads(threads > 0 ? threads : static_cast<int>(std::max(1u, std::thread::hardware_concurrency())));
+  at::set_num_threads(
+      threads > 0 ? threads : static_cast<int>(std::max(1u, std::thread::hardware_concurrency())));
   auto store = e3::Store::Open(state + "/db");
   if (!store.ok()) {
-    e3::Log("error", "cannot open the database", {{"error", std::string(store.status().message())}});
+    e3::Log("error", "cannot open the database",
+            {{"error", std::string(store.status().message())}});
     return 1;
   }
   e3::RolloutPool pool(rollout_servers);

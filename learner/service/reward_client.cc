@@ -9,9 +9,11 @@
 
 namespace e3 {
 
-RewardClient::RewardClient(const std::string& address) : address_(address), stub_(v1::Rewards::NewStub(Connect(address))) {}
+RewardClient::RewardClient(const std::string& address)
+    : address_(address), stub_(v1::Rewards::NewStub(Connect(address))) {}
 
-absl::StatusOr<std::vector<v1::ScoreReply>> RewardClient::Score(std::vector<v1::ScoreRequest> requests, const std::function<bool()>& stop) {
+absl::StatusOr<std::vector<v1::ScoreReply>> RewardClient::Score(
+    std::vector<v1::ScoreRequest> requests, const std::function<bool()>& stop) {
   std::vector<v1::ScoreReply> replies(requests.size());
   std::vector<bool> done(requests.size(), false);
   size_t left = requests.size();
@@ -36,7 +38,9 @@ absl::StatusOr<std::vector<v1::ScoreReply>> RewardClient::Score(std::vector<v1::
     while (stream->Read(&reply)) {
       if (reply.id() >= replies.size()) continue;
       if (reply.error_code() != 0) {
-        bad = absl::Status(static_cast<absl::StatusCode>(reply.error_code()), absl::StrCat("the reward service cannot judge a response: ", reply.error()));
+        bad = absl::Status(
+            static_cast<absl::StatusCode>(reply.error_code()),
+            absl::StrCat("the reward service cannot judge a response: ", reply.error()));
         context.TryCancel();
         break;
       }
@@ -52,10 +56,14 @@ absl::StatusOr<std::vector<v1::ScoreReply>> RewardClient::Score(std::vector<v1::
     }
     if (!arrived.empty()) last_progress = std::chrono::steady_clock::now();
     if (left == 0) break;
-    if (!told) Log("warning", "reward service away; asking again", {{"server", address_}, {"error", std::string(status.message())}});
+    if (!told)
+      Log("warning", "reward service away; asking again",
+          {{"server", address_}, {"error", std::string(status.message())}});
     told = true;
     if (std::chrono::steady_clock::now() - last_progress > std::chrono::minutes(5)) {
-      return absl::UnavailableError(absl::StrCat("the reward service at ", address_, " gave no verdict for five minutes: ", status.message()));
+      return absl::UnavailableError(
+          absl::StrCat("the reward service at ", address_,
+                       " gave no verdict for five minutes: ", status.message()));
     }
     std::this_thread::sleep_for(std::chrono::milliseconds(300));
   }

@@ -16,9 +16,11 @@ class RewardClient {
  public:
   explicit RewardClient(const std::string& address);
 
-  // A reply to every request, in order (ids are overwritten). When the service is away, what has no verdict yet is asked again: there is no
-  // silent zero. A request that cannot be judged is an error. Cancelled when `stop` says so; Unavailable after five minutes without an answer.
-  absl::StatusOr<std::vector<v1::ScoreReply>> Score(std::vector<v1::ScoreRequest> requests, const std::function<bool()>& stop);
+  // A reply to every request, in order (ids are overwritten). When the service is away, what has no
+  // verdict yet is asked again: there is no silent zero. A request that cannot be judged is an
+  // error. Cancelled when `stop` says so; Unavailable after five minutes without an answer.
+  absl::StatusOr<std::vector<v1::ScoreReply>> Score(std::vector<v1::ScoreRequest> requests,
+                                                    const std::function<bool()>& stop);
 
  private:
   std::string address_;

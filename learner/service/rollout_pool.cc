@@ -27,7 +27,9 @@ bool SameVersion(const v1::WeightVersion& a, const v1::WeightVersion& b) {
   return a.step() == b.step() && a.epoch() == b.epoch() && a.job() == b.job();
 }
 
-std::chrono::system_clock::time_point In(std::chrono::seconds seconds) { return std::chrono::system_clock::now() + seconds; }
+std::chrono::system_clock::time_point In(std::chrono::seconds seconds) {
+  return std::chrono::system_clock::now() + seconds;
+}
 
 // What is asked of a server at once: all samples of a task, or one sample that goes on.
 struct WorkItem {
@@ -48,7 +50,8 @@ void Append(const v1::GenerateReply::Chunk& chunk, v1::Rollout* rollout) {
       *spans->Add() = span;
     }
   }
-  if (chunk.finish_reason() != v1::FINISH_REASON_UNSPECIFIED) rollout->set_finish_reason(chunk.finish_reason());
+  if (chunk.finish_reason() != v1::FINISH_REASON_UNSPECIFIED)
+    rollout->set_finish_reason(chunk.finish_reason());
 }
 
 }  // namespace
@@ -73,7 +76,8 @@ struct RolloutPool::Generation {
 RolloutPool::RolloutPool(std::vector<std::string> addresses) {
   for (std::string& address : addresses) {
     auto channel = Connect(address);
-    servers_.push_back({std::move(address), v1::Rollouts::NewStub(channel), v1::Weights::NewStub(channel)});
+    servers_.push_back(
+        {std::move(address), v1::Rollouts::NewStub(channel), v1::Weights::NewStub(channel)});
   }
 }
 
@@ -85,7 +89,8 @@ absl::Status RolloutPool::Publish(const PublishedWeights& weights) {
     v1::Manifest::Tensor* tensor = manifest_.add_tensors();
     tensor->set_name(slot.name);
     for (int64_t d : slot.shape) tensor->add_shape(d);
-    tensor->set_checksum(XXH3_64bits(weights.parameters + slot.offset, static_cast<size_t>(slot.size) * sizeof(float)));
+    tensor->set_checksum(XXH3_64bits(weights.parameters + slot.offset,
+                                     static_cast<size_t>(slot.size) * sizeof(float)));
   }
   std::vector<absl::Status> statuses(servers_.size());
   std::vector<std::thread> threads;
@@ -96,7 +101,8 @@ absl::Status RolloutPool::Publish(const PublishedWeights& weights) {
   absl::Status last;
   for (size_t i = 0; i < servers_.size(); ++i) {
     if (statuses[i].ok()) return absl::OkStatus();
-    last = absl::Status(statuses[i].code(), absl::StrCat("rollout server ", servers_[i].address, ": ", statuses[i].message()));
+    last = absl::Status(statuses[i].code(), absl::StrCat("rollout server ", servers_[i].address,
+                                                         ": ", statuses[i].message()));
   }
   return last;
 }
@@ -197,7 +203,8 @@ absl::Status RolloutPool::Work(Server& server, Generation& g) {
     std::lock_guard<std::mutex> lock(g.mutex);
     g.streams[&context] = g.last_progress = Clock::now();
     if (reply.has_failure()) {
-      absl::Status status(static_cast<absl::StatusCode>(reply.failure().code()), reply.failure().message());
+      absl::Status status(static_cast<absl::StatusCode>(reply.failure().code()),
+                          reply.failure().message());
       if (absl::IsInvalidArgument(status) || absl::IsOutOfRange(status)) {
         g.error = status;
         g.changed.notify_all();
@@ -210,7 +217,8 @@ absl::Status RolloutPool::Work(Server& server, Generation& g) {
       if (rollout.finish_reason() != v1::FINISH_REASON_UNSPECIFIED) {
         --samples;
         if (--g.unfinished == 0) g.changed.notify_all();
-        if (--remaining[reply.chunk().request_id()] == 0) in_flight.erase(reply.chunk().request_id());
+        if (--remaining[reply.chunk().request_id()] == 0)
+          in_flight.erase(reply.chunk().request_id());
       }
     }
   }
@@ -222,7 +230,8 @@ absl::Status RolloutPool::Work(Server& server, Generation& g) {
     g.streams.erase(&context);
     for (const auto& [id, item] : in_flight) {
       for (uint32_t s = item.first_sample; s < item.first_sample + item.n; ++s) {
-        if (g.rollouts[item.task][s].finish_reason() == v1::FINISH_REASON_UNSPECIFIED) g.queue.push_back({item.task, s, 1});
+        if (g.rollouts[item.task][s].finish_reason() == v1::FINISH_REASON_UNSPECIFIED)
+          g.queue.push_back({item.task, s, 1});
       }
     }
     over = g.over();
@@ -234,8 +243,9 @@ absl::Status RolloutPool::Work(Server& server, Generation& g) {
   return over ? absl::OkStatus() : FromGrpc(finished);
 }
 
-absl::StatusOr<std::vector<std::vector<v1::Rollout>>> RolloutPool::Generate(const std::vector<RolloutTask>& tasks, const RolloutOptions& options,
-                                                                            const std::function<bool()>& stop) {
+absl::StatusOr<std::vector<std::vector<v1::Rollout>>> RolloutPool::Generate(
+    const std::vector<RolloutTask>& tasks, const RolloutOptions& options,
+    const std::function<bool()>& stop) {
   Generation g{tasks, options};
   for (size_t i = 0; i < tasks.size(); ++i) {
     g.queue.push_back({i, 0, static_cast<uint32_t>(tasks[i].n)});
@@ -253,7 +263,9 @@ absl::StatusOr<std::vector<std::vector<v1::Rollout>>> RolloutPool::Generate(cons
         if (!status.ok() && !told) {
           Log("warning", "rollout server away; its rollouts go on from their last token",
               {{"server", server.address}, {"error", std::string(status.message())}});
-          CounterMetric("e3_learner_rollout_server_failures_total", "Streams to rollout servers that broke").Increment();
+          CounterMetric("e3_learner_rollout_server_failures_total",
+                        "Streams to rollout servers that broke")
+              .Increment();
           told = true;
         }
         if (status.ok()) told = false;

@@ -29,7 +29,8 @@ struct RolloutOptions {
   v1::SamplingParams sampling;
 };
 
-// A version of the policy, to be served. `parameters` in `layout`; both outlive the pool's use of them.
+// A version of the policy, to be served. `parameters` in `layout`; both outlive the pool's use of
+// them.
 struct PublishedWeights {
   v1::WeightVersion version;
   std::string model_path;  // the folder whose architecture and tokenizer the servers load first
@@ -42,14 +43,18 @@ class RolloutPool {
  public:
   explicit RolloutPool(std::vector<std::string> addresses);
 
-  // Uploads the weights to every server at once. OK when at least one server has them; the others get them before they are next used.
+  // Uploads the weights to every server at once. OK when at least one server has them; the others
+  // get them before they are next used.
   absl::Status Publish(const PublishedWeights& weights);
 
-  // The rollouts of every task, in order. A server that dies or restarts gets the weights again, and its unfinished rollouts go on elsewhere
-  // (or there) from the last token received: nothing generated is thrown away. Cancelled when `stop` says so; Unavailable when no server could
-  // be reached for five minutes; a server's refusal of a request (InvalidArgument, OutOfRange) as it is.
-  absl::StatusOr<std::vector<std::vector<v1::Rollout>>> Generate(const std::vector<RolloutTask>& tasks, const RolloutOptions& options,
-                                                                 const std::function<bool()>& stop);
+  // The rollouts of every task, in order. A server that dies or restarts gets the weights again,
+  // and its unfinished rollouts go on elsewhere (or there) from the last token received: nothing
+  // generated is thrown away. Cancelled when `stop` says so; Unavailable when no server could be
+  // reached for five minutes; a server's refusal of a request (InvalidArgument, OutOfRange) as it
+  // is.
+  absl::StatusOr<std::vector<std::vector<v1::Rollout>>> Generate(
+      const std::vector<RolloutTask>& tasks, const RolloutOptions& options,
+      const std::function<bool()>& stop);
 
  private:
   struct Server {
@@ -62,7 +67,8 @@ class RolloutPool {
   // Makes `server` serve the published weights.
   absl::Status EnsureWeights(Server& server);
   absl::Status Upload(Server& server);
-  // Works on the generation's queue until all is done; an error is the server's, and its work is back in the queue.
+  // Works on the generation's queue until all is done; an error is the server's, and its work is
+  // back in the queue.
   absl::Status Work(Server& server, Generation& generation);
 
   std::vector<Server> servers_;

@@ -25,7 +25,8 @@ const char* Help(const std::string& name) {
       {"verifications", "Mean verification phrases in a response (App. N)"},
       {"attempts", "Mean attempts in a response"},
       {"kl", "Mean KL divergence to the reference (k3)"},
-      {"mismatch_max", "Largest difference of log-probabilities between rollout server and learner"},
+      {"mismatch_max",
+       "Largest difference of log-probabilities between rollout server and learner"},
       {"mismatch_mean", "Mean difference of log-probabilities between rollout server and learner"},
       {"gradient_norm", "Global gradient norm before clipping"},
       {"budget", "Token budget of the stage"}};
@@ -81,13 +82,17 @@ std::map<std::string, double> BatchMetrics(const v1::CollectedBatch& batch) {
 
 void ExportStep(const std::string& job_id, const std::string& stage, const v1::StepRecord& record) {
   const Labels labels = {{"training_job", job_id}, {"stage", stage}};
-  for (const auto& [name, value] : record.metrics()) GaugeMetric("e3_learner_" + name, Help(name), labels).Set(value);
-  GaugeMetric("e3_learner_budget", Help("budget"), labels).Set(static_cast<double>(record.budget()));
-  GaugeMetric("e3_learner_step", "Optimizer steps done in the job", {{"training_job", job_id}}).Set(static_cast<double>(record.step()));
+  for (const auto& [name, value] : record.metrics())
+    GaugeMetric("e3_learner_" + name, Help(name), labels).Set(value);
+  GaugeMetric("e3_learner_budget", Help("budget"), labels)
+      .Set(static_cast<double>(record.budget()));
+  GaugeMetric("e3_learner_step", "Optimizer steps done in the job", {{"training_job", job_id}})
+      .Set(static_cast<double>(record.step()));
   CounterMetric("e3_learner_steps_total", "Steps done by this process").Increment();
   auto tokens = record.metrics().find("response_tokens");
   if (tokens != record.metrics().end()) {
-    CounterMetric("e3_learner_response_tokens_total", "Response tokens learned from").Increment(tokens->second);
+    CounterMetric("e3_learner_response_tokens_total", "Response tokens learned from")
+        .Increment(tokens->second);
   }
 }
 

@@ -9,8 +9,9 @@
 
 namespace e3 {
 
-// reward, response_length (also _correct, _incorrect, _p50, _p95), truncated_share, zero_signal_share, entropy, verifications and attempts (also
-// _correct, _incorrect), repeating_share, rollouts, response_tokens.
+// reward, response_length (also _correct, _incorrect, _p50, _p95), truncated_share,
+// zero_signal_share, entropy, verifications and attempts (also _correct, _incorrect),
+// repeating_share, rollouts, response_tokens.
 std::map<std::string, double> BatchMetrics(const v1::CollectedBatch& batch);
 
 // Sets the gauges e3_learner_NAME{training_job, stage} of /metrics.

@@ -10,9 +10,11 @@
 
 namespace e3 {
 
-// Writes into folder `output`: ledger.jsonl (a line a step: step, stage, data, weight versions, metrics), summary.json, and summary.html, a page with
-// the stages, how budgets were chosen, J before and after, and plots over the steps.
-absl::Status WriteSummary(const std::string& output, const std::string& model_folder, const v1::FinishJobRequest& request,
+// Writes into folder `output`: ledger.jsonl (a line a step: step, stage, data, weight versions,
+// metrics), summary.json, and summary.html, a page with the stages, how budgets were chosen, J
+// before and after, and plots over the steps.
+absl::Status WriteSummary(const std::string& output, const std::string& model_folder,
+                          const v1::FinishJobRequest& request,
                           const std::vector<v1::StepRecord>& records);
 
 }  // namespace e3

@@ -23,11 +23,12 @@ std::optional<absl::string_view> LastAnswer(absl::string_view response) {
   if (close == absl::string_view::npos) return std::nullopt;
   size_t open = response.substr(0, close).rfind(kOpen);
   if (open == absl::string_view::npos) return std::nullopt;
-  return absl::StripAsciiWhitespace(response.substr(open + kOpen.size(), close - open - kOpen.size()));
+  return absl::StripAsciiWhitespace(
+      response.substr(open + kOpen.size(), close - open - kOpen.size()));
 }
 
-// Recursive descent over  sum := product (('+' | '-') product)*,  product := factor (('*' | '/') factor)*,
-// factor := number | '-' factor | '(' sum ')'.
+// Recursive descent over  sum := product (('+' | '-') product)*,  product := factor (('*' | '/')
+// factor)*, factor := number | '-' factor | '(' sum ')'.
 class Parser {
  public:
   explicit Parser(absl::string_view text) : text_(text) {}
@@ -127,7 +128,6 @@ class Parser {
     return mpq_class(number);
   }
 
-
   absl::string_view text_;
   size_t at_ = 0;
   bool right_of_equals_ = false;
@@ -138,12 +138,13 @@ class Parser {
 
 }  // namespace
 
-Verdict VerifyCountdown(absl::string_view response, const std::vector<int64_t>& numbers, int64_t target,
-                        double format_score) {
+Verdict VerifyCountdown(absl::string_view response, const std::vector<int64_t>& numbers,
+                        int64_t target, double format_score) {
   std::optional<absl::string_view> answer = LastAnswer(response);
   if (!answer) return {0, "", "no-answer", "the response has no complete <answer>"};
   if (answer->size() > kMaxCharacters) {
-    return {0, "", "malformed", absl::StrCat("the answer is longer than ", kMaxCharacters, " characters")};
+    return {0, "", "malformed",
+            absl::StrCat("the answer is longer than ", kMaxCharacters, " characters")};
   }
   Verdict verdict;
   verdict.extracted = std::string(*answer);
@@ -160,7 +161,8 @@ Verdict VerifyCountdown(absl::string_view response, const std::vector<int64_t>& 
   std::sort(given.begin(), given.end());
   if (used != given) {
     verdict.rule = "wrong-numbers";
-    verdict.reason = absl::StrCat("each of ", absl::StrJoin(numbers, ", "), " must be used exactly once");
+    verdict.reason =
+        absl::StrCat("each of ", absl::StrJoin(numbers, ", "), " must be used exactly once");
     return verdict;
   }
   const mpq_class wanted(mpz_class(std::to_string(target), 10));
@@ -173,7 +175,8 @@ Verdict VerifyCountdown(absl::string_view response, const std::vector<int64_t>& 
   if (parser.right_hand_side() && *parser.right_hand_side() != wanted) {
     verdict.score = format_score;
     verdict.rule = "wrong-equation";
-    verdict.reason = absl::StrCat("the right-hand side is ", parser.right_hand_side()->get_str(), ", not ", target);
+    verdict.reason = absl::StrCat("the right-hand side is ", parser.right_hand_side()->get_str(),
+                                  ", not ", target);
     return verdict;
   }
   verdict.score = 1;

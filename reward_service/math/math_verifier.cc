@@ -33,11 +33,13 @@ size_t EndOfGroup(absl::string_view text, size_t open) {
 void Unwrap(std::string& text, absl::string_view command) {
   for (size_t at; (at = text.find(command.data(), 0, command.size())) != std::string::npos;) {
     size_t open = at + command.size();
-    size_t end = open < text.size() && text[open] == '{' ? EndOfGroup(text, open) : std::string::npos;
+    size_t end =
+        open < text.size() && text[open] == '{' ? EndOfGroup(text, open) : std::string::npos;
     if (end == std::string::npos) {
       text.erase(at, command.size());
     } else {
-      text = absl::StrCat(text.substr(0, at), text.substr(open + 1, end - open - 2), text.substr(end));
+      text =
+          absl::StrCat(text.substr(0, at), text.substr(open + 1, end - open - 2), text.substr(end));
     }
   }
 }
@@ -69,12 +71,14 @@ std::string BraceFractions(absl::string_view text) {
 
 std::string Normalize(absl::string_view raw) {
   std::string text(absl::StripAsciiWhitespace(raw));
-  text = absl::StrReplaceAll(text, {{"\\dfrac", "\\frac"}, {"\\tfrac", "\\frac"}, {"\\cfrac", "\\frac"},
-                                    {"\\left", ""}, {"\\right", ""}, {"\\!", ""}, {"\\,", ""}, {"\\;", ""},
-                                    {"\\:", ""}, {"\\ ", ""}, {"\\$", ""}, {"$", ""}, {"{,}", ""}, {"\\%", "%"},
-                                    {"^\\circ", ""}, {"^{\\circ}", ""}, {"\\degree", ""}, {"\xC2\xB0", ""},
-                                    {"\xE2\x88\x92", "-"}, {"~", ""}});
-  for (const char* command : {"\\text", "\\textbf", "\\mathrm", "\\mathbf", "\\mbox"}) Unwrap(text, command);
+  text = absl::StrReplaceAll(
+      text, {{"\\dfrac", "\\frac"}, {"\\tfrac", "\\frac"}, {"\\cfrac", "\\frac"}, {"\\left", ""},
+             {"\\right", ""},       {"\\!", ""},           {"\\,", ""},           {"\\;", ""},
+             {"\\:", ""},           {"\\ ", ""},           {"\\$", ""},           {"$", ""},
+             {"{,}", ""},           {"\\%", "%"},          {"^\\circ", ""},       {"^{\\circ}", ""},
+             {"\\degree", ""},      {"\xC2\xB0", ""},      {"\xE2\x88\x92", "-"}, {"~", ""}});
+  for (const char* command : {"\\text", "\\textbf", "\\mathrm", "\\mathbf", "\\mbox"})
+    Unwrap(text, command);
   std::string packed;
   for (char c : text) {
     if (!absl::ascii_isspace(static_cast<unsigned char>(c))) packed.push_back(c);
@@ -123,7 +127,8 @@ std::optional<mpq_class> Unsigned(absl::string_view text) {
     whole = *digits;
   }
   if (!AllDigits(fraction)) return std::nullopt;
-  mpq_class value(mpz_class(absl::StrCat(whole, fraction), 10), mpz_class("1" + std::string(fraction.size(), '0'), 10));
+  mpq_class value(mpz_class(absl::StrCat(whole, fraction), 10),
+                  mpz_class("1" + std::string(fraction.size(), '0'), 10));
   value.canonicalize();
   return value;
 }
@@ -135,15 +140,18 @@ std::optional<mpq_class> Rational(absl::string_view text, int depth = 0) {
     if (value && text[0] == '-') *value = -*value;
     return value;
   }
-  if (text[0] == '{' && EndOfGroup(text, 0) == text.size()) return Rational(text.substr(1, text.size() - 2), depth + 1);
+  if (text[0] == '{' && EndOfGroup(text, 0) == text.size())
+    return Rational(text.substr(1, text.size() - 2), depth + 1);
   size_t frac = text.find("\\frac{");
   if (frac != absl::string_view::npos) {
     size_t first_end = EndOfGroup(text, frac + 5);
-    if (first_end == absl::string_view::npos || first_end >= text.size() || text[first_end] != '{') return std::nullopt;
+    if (first_end == absl::string_view::npos || first_end >= text.size() || text[first_end] != '{')
+      return std::nullopt;
     size_t second_end = EndOfGroup(text, first_end);
     if (second_end != text.size()) return std::nullopt;
     std::optional<mpq_class> top = Rational(text.substr(frac + 6, first_end - frac - 7), depth + 1);
-    std::optional<mpq_class> bottom = Rational(text.substr(first_end + 1, second_end - first_end - 2), depth + 1);
+    std::optional<mpq_class> bottom =
+        Rational(text.substr(first_end + 1, second_end - first_end - 2), depth + 1);
     if (!top || !bottom || *bottom == 0) return std::nullopt;
     mpq_class value = *top / *bottom;
     if (frac == 0) return value;
@@ -167,7 +175,8 @@ std::optional<mpq_class> Rational(absl::string_view text, int depth = 0) {
 std::optional<std::string> LastBoxed(absl::string_view response) {
   size_t boxed = response.rfind("\\boxed{"), fbox = response.rfind("\\fbox{");
   if (boxed == absl::string_view::npos && fbox == absl::string_view::npos) return std::nullopt;
-  bool is_boxed = fbox == absl::string_view::npos || (boxed != absl::string_view::npos && boxed > fbox);
+  bool is_boxed =
+      fbox == absl::string_view::npos || (boxed != absl::string_view::npos && boxed > fbox);
   size_t open = is_boxed ? boxed + 6 : fbox + 5;
   size_t end = EndOfGroup(response, open);
   if (end == absl::string_view::npos) return std::nullopt;
@@ -187,7 +196,8 @@ Verdict VerifyMath(absl::string_view response, absl::string_view gold) {
   if (x && y) {
     verdict.rule = "rational";
     verdict.score = *x == *y ? 1 : 0;
-    verdict.reason = absl::StrCat(x->get_str(), verdict.score == 1 ? " equals " : " is not ", y->get_str());
+    verdict.reason =
+        absl::StrCat(x->get_str(), verdict.score == 1 ? " equals " : " is not ", y->get_str());
     if (verdict.reason.size() > 300) verdict.reason = "compared as exact rationals";
     return verdict;
   }
@@ -204,7 +214,8 @@ Verdict VerifyMath(absl::string_view response, absl::string_view gold) {
   }
   verdict.rule = "string";
   verdict.score = !a.empty() && (a == g || absl::EqualsIgnoreCase(a, g)) ? 1 : 0;
-  verdict.reason = verdict.score == 1 ? "the same after styling is taken away" : "not the same after styling is taken away";
+  verdict.reason = verdict.score == 1 ? "the same after styling is taken away"
+                                      : "not the same after styling is taken away";
   return verdict;
 }
 

@@ -10,11 +10,13 @@
 
 namespace e3 {
 
-absl::StatusOr<Verdict> VerifyMultiplication(absl::string_view response, absl::string_view a, absl::string_view b) {
+absl::StatusOr<Verdict> VerifyMultiplication(absl::string_view response, absl::string_view a,
+                                             absl::string_view b) {
   for (absl::string_view factor : {a, b}) {
     absl::string_view digits = !factor.empty() && factor[0] == '-' ? factor.substr(1) : factor;
     if (digits.empty() || digits.size() > 1000 ||
-        !std::all_of(digits.begin(), digits.end(), [](char c) { return absl::ascii_isdigit(static_cast<unsigned char>(c)); })) {
+        !std::all_of(digits.begin(), digits.end(),
+                     [](char c) { return absl::ascii_isdigit(static_cast<unsigned char>(c)); })) {
       return absl::InvalidArgumentError("a factor is not a whole number of at most 1000 digits");
     }
   }

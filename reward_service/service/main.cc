@@ -4,7 +4,8 @@
 #include "services/runtime/server_process.h"
 
 int main(int argc, char** argv) {
-  CLI::App app{"e3 reward service: exact verification of math, Countdown and multiplication answers"};
+  CLI::App app{
+      "e3 reward service: exact verification of math, Countdown and multiplication answers"};
   e3::ServerFlags flags;
   e3::AddServerFlags(app, 7403, &flags);
   CLI11_PARSE(app, argc, argv);

@@ -24,8 +24,9 @@ const char* TaskName(const v1::ScoreRequest& request) {
 
 }  // namespace
 
-grpc::Status RewardService::Score(grpc::ServerContext* context,
-                                  grpc::ServerReaderWriter<v1::ScoreReply, v1::ScoreRequest>* stream) {
+grpc::Status RewardService::Score(
+    grpc::ServerContext* context,
+    grpc::ServerReaderWriter<v1::ScoreReply, v1::ScoreRequest>* stream) {
   {
     std::lock_guard<std::mutex> lock(mutex_);
     streams_.insert(context);
@@ -34,14 +35,17 @@ grpc::Status RewardService::Score(grpc::ServerContext* context,
   while (stream->Read(&request)) {
     auto begin = std::chrono::steady_clock::now();
     v1::ScoreReply reply = e3::Score(request);
-    double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    double seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     const std::string task = TaskName(request);
     CounterMetric("e3_reward_verdicts_total", "Verdicts by task and the rule that decided",
                   {{"task", task}, {"rule", reply.error_code() != 0 ? "error" : reply.rule()}})
         .Increment();
-    CounterMetric("e3_reward_verifications_total", "Verification phrases counted in responses (App. N)", {{"task", task}})
+    CounterMetric("e3_reward_verifications_total",
+                  "Verification phrases counted in responses (App. N)", {{"task", task}})
         .Increment(reply.trace().verifications());
-    HistogramMetric("e3_reward_seconds", "Time of a verdict", {1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 0.1, 1}, {{"task", task}})
+    HistogramMetric("e3_reward_seconds", "Time of a verdict",
+                    {1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 0.1, 1}, {{"task", task}})
         .Observe(seconds);
     if (!stream->Write(reply)) break;
   }

@@ -17,7 +17,8 @@ std::vector<absl::string_view> Sentences(absl::string_view text) {
   size_t begin = 0;
   auto add = [&](size_t end) {
     absl::string_view s = text.substr(begin, end - begin);
-    while (!s.empty() && (IsSpace(s[0]) || absl::StrContains("*_#>-\"'(", s.substr(0, 1)))) s.remove_prefix(1);
+    while (!s.empty() && (IsSpace(s[0]) || absl::StrContains("*_#>-\"'(", s.substr(0, 1))))
+      s.remove_prefix(1);
     for (absl::string_view tag : {"<think>", "</think>"}) {
       if (absl::StartsWith(s, tag)) s = absl::StripLeadingAsciiWhitespace(s.substr(tag.size()));
     }
@@ -27,7 +28,8 @@ std::vector<absl::string_view> Sentences(absl::string_view text) {
   for (size_t i = 0; i < text.size(); ++i) {
     if (text[i] == '\n') {
       add(i + 1);
-    } else if ((text[i] == '.' || text[i] == '!' || text[i] == '?') && i + 1 < text.size() && IsSpace(text[i + 1])) {
+    } else if ((text[i] == '.' || text[i] == '!' || text[i] == '?') && i + 1 < text.size() &&
+               IsSpace(text[i + 1])) {
       add(i + 1);
     }
   }
@@ -46,22 +48,26 @@ bool StartsWithPhrase(absl::string_view sentence, absl::string_view phrase) {
 std::vector<std::string> Equations(absl::string_view segment) {
   std::vector<std::string> equations;
   auto is_expression = [](char c) {
-    return absl::ascii_isdigit(static_cast<unsigned char>(c)) || IsSpace(c) || absl::StrContains("+-*/().x", absl::string_view(&c, 1));
+    return absl::ascii_isdigit(static_cast<unsigned char>(c)) || IsSpace(c) ||
+           absl::StrContains("+-*/().x", absl::string_view(&c, 1));
   };
-  for (size_t at = segment.find('='); at != absl::string_view::npos; at = segment.find('=', at + 1)) {
+  for (size_t at = segment.find('='); at != absl::string_view::npos;
+       at = segment.find('=', at + 1)) {
     size_t begin = at;
     while (begin > 0 && is_expression(segment[begin - 1])) --begin;
     size_t end = at + 1;
     while (end < segment.size() && IsSpace(segment[end])) ++end;
     if (end < segment.size() && segment[end] == '-') ++end;
     size_t digits = end;
-    while (end < segment.size() && absl::ascii_isdigit(static_cast<unsigned char>(segment[end]))) ++end;
+    while (end < segment.size() && absl::ascii_isdigit(static_cast<unsigned char>(segment[end])))
+      ++end;
     std::string equation;
     bool has_operator = false, has_digit = false;
     for (char c : segment.substr(begin, end - begin)) {
       if (IsSpace(c)) continue;
       has_digit = has_digit || absl::ascii_isdigit(static_cast<unsigned char>(c));
-      has_operator = has_operator || (has_digit && c != '=' && absl::StrContains("+-*/x", absl::string_view(&c, 1)));
+      has_operator = has_operator || (has_digit && c != '=' &&
+                                      absl::StrContains("+-*/x", absl::string_view(&c, 1)));
       equation.push_back(c);
     }
     if (end > digits && has_operator) equations.push_back(std::move(equation));
@@ -73,7 +79,8 @@ std::vector<std::string> Equations(absl::string_view segment) {
 
 const std::vector<std::string>& DefaultVerificationPhrases() {
   static const auto* phrases = new std::vector<std::string>{
-      "Wait", "But wait", "Alternatively", "Is there another way", "But let me double", "But hold on"};
+      "Wait",       "But wait", "Alternatively", "Is there another way", "But let me double",
+      "But hold on"};
   return *phrases;
 }
 
@@ -83,8 +90,9 @@ v1::TraceStatistics MeasureTrace(absl::string_view text, const std::vector<std::
   uint32_t verifications = 0, attempts = 0, equations = 0;
   std::set<std::string> unique;
   for (absl::string_view sentence : Sentences(text)) {
-    verifications += std::any_of(wanted.begin(), wanted.end(),
-                                 [&](const std::string& phrase) { return StartsWithPhrase(sentence, phrase); });
+    verifications += std::any_of(wanted.begin(), wanted.end(), [&](const std::string& phrase) {
+      return StartsWithPhrase(sentence, phrase);
+    });
     std::vector<std::string> found = Equations(sentence);
     if (found.empty()) continue;
     ++attempts;

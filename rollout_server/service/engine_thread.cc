@@ -17,7 +17,9 @@ double Seconds(std::chrono::steady_clock::time_point since) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - since).count();
 }
 
-std::string VersionName(const v1::WeightVersion& v) { return absl::StrCat(v.job(), " epoch ", v.epoch(), " step ", v.step()); }
+std::string VersionName(const v1::WeightVersion& v) {
+  return absl::StrCat(v.job(), " epoch ", v.epoch(), " step ", v.step());
+}
 
 }  // namespace
 
@@ -52,7 +54,9 @@ void EngineThread::Submit(const std::shared_ptr<RolloutSink>& sink, RolloutReque
   commands_.push_back([this, sink, request = std::move(request)]() mutable {
     const uint64_t client_id = request.id;
     if (engine_ == nullptr) {
-      sink->OnFailure(client_id, absl::FailedPreconditionError("the server has no model yet (Weights.LoadModel gives it one)"));
+      sink->OnFailure(client_id,
+                      absl::FailedPreconditionError(
+                          "the server has no model yet (Weights.LoadModel gives it one)"));
       return;
     }
     request.id = next_id_++;
@@ -103,16 +107,19 @@ void EngineThread::WaitIdle(const RolloutSink* sink, const std::function<bool()>
   }
 }
 
-void EngineThread::SetModel(std::unique_ptr<Transformer> model, const std::string& path, const v1::WeightVersion& version) {
+void EngineThread::SetModel(std::unique_ptr<Transformer> model, const std::string& path,
+                            const v1::WeightVersion& version) {
   Execute([&] {
-    for (auto& [id, live] : live_) live.sink->OnFailure(live.client_id, absl::AbortedError("the server loaded another model"));
+    for (auto& [id, live] : live_)
+      live.sink->OnFailure(live.client_id, absl::AbortedError("the server loaded another model"));
     live_.clear();
     engine_.reset();
     runner_.reset();
     model_ = std::move(model);
     EngineLimits limits;
     limits.scheduler = {options_.max_sequences, options_.max_batch_tokens};
-    limits.num_blocks = static_cast<int32_t>((options_.kv_cache_mib << 20) / TransformerRunner::BlockBytes(*model_));
+    limits.num_blocks = static_cast<int32_t>((options_.kv_cache_mib << 20) /
+                                             TransformerRunner::BlockBytes(*model_));
     limits.context_length = model_->config().context_length;
     limits.eos_token_ids = model_->config().eos_token_ids;
     runner_ = std::make_unique<TransformerRunner>(model_.get(), limits.num_blocks);
@@ -128,18 +135,22 @@ void EngineThread::SetModel(std::unique_ptr<Transformer> model, const std::strin
 absl::Status EngineThread::CheckVersion(const v1::WeightVersion& version) const {
   std::lock_guard<std::mutex> lock(mutex_);
   const v1::WeightVersion& held = status_.weights();
-  if (status_.model().empty()) return absl::FailedPreconditionError("the server has no model yet (call LoadModel first)");
+  if (status_.model().empty())
+    return absl::FailedPreconditionError("the server has no model yet (call LoadModel first)");
   // Another job takes over: at most one has the pool, which the job service sees to.
   if (held.job() != version.job()) return absl::OkStatus();
   auto order = [](const v1::WeightVersion& v) { return std::pair(v.epoch(), v.step()); };
-  if (order(version) == order(held)) return absl::AlreadyExistsError(absl::StrCat("already serving ", VersionName(held)));
+  if (order(version) == order(held))
+    return absl::AlreadyExistsError(absl::StrCat("already serving ", VersionName(held)));
   if (order(version) < order(held)) {
-    return absl::FailedPreconditionError(absl::StrCat("serving ", VersionName(held), ", which is above ", VersionName(version)));
+    return absl::FailedPreconditionError(
+        absl::StrCat("serving ", VersionName(held), ", which is above ", VersionName(version)));
   }
   return absl::OkStatus();
 }
 
-absl::Status EngineThread::SetParameters(const std::vector<float>& parameters, const v1::WeightVersion& version) {
+absl::Status EngineThread::SetParameters(const std::vector<float>& parameters,
+                                         const v1::WeightVersion& version) {
   absl::Status status;
   Execute([&] {
     status = CheckVersion(version);
@@ -165,16 +176,21 @@ void EngineThread::WithModel(const std::function<void(const Transformer*)>& f) {
 }
 
 void EngineThread::UpdateStatus() {
-  static prometheus::Gauge& running = GaugeMetric("e3_rollout_running", "Sequences in the running batch");
-  static prometheus::Gauge& waiting = GaugeMetric("e3_rollout_waiting", "Sequences waiting for KV blocks or a place");
-  static prometheus::Gauge& used = GaugeMetric("e3_rollout_kv_blocks_used", "KV cache blocks in use");
+  static prometheus::Gauge& running =
+      GaugeMetric("e3_rollout_running", "Sequences in the running batch");
+  static prometheus::Gauge& waiting =
+      GaugeMetric("e3_rollout_waiting", "Sequences waiting for KV blocks or a place");
+  static prometheus::Gauge& used =
+      GaugeMetric("e3_rollout_kv_blocks_used", "KV cache blocks in use");
   static prometheus::Gauge& total = GaugeMetric("e3_rollout_kv_blocks", "KV cache blocks");
-  static prometheus::Gauge& step = GaugeMetric("e3_rollout_weight_step", "Optimizer step of the weights that are served");
+  static prometheus::Gauge& step =
+      GaugeMetric("e3_rollout_weight_step", "Optimizer step of the weights that are served");
   const Scheduler& scheduler = engine_->scheduler();
   std::lock_guard<std::mutex> lock(mutex_);
   status_.set_running(static_cast<uint32_t>(scheduler.num_running()));
   status_.set_waiting(static_cast<uint32_t>(scheduler.num_waiting()));
-  status_.set_kv_blocks_used(static_cast<uint32_t>(scheduler.blocks().num_blocks() - scheduler.blocks().num_free()));
+  status_.set_kv_blocks_used(
+      static_cast<uint32_t>(scheduler.blocks().num_blocks() - scheduler.blocks().num_free()));
   running.Set(status_.running());
   waiting.Set(status_.waiting());
   used.Set(status_.kv_blocks_used());
@@ -183,19 +199,26 @@ void EngineThread::UpdateStatus() {
 }
 
 void EngineThread::Run() {
-  at::set_num_threads(options_.threads > 0 ? options_.threads : static_cast<int>(std::max(1u, std::thread::hardware_concurrency())));
+  at::set_num_threads(options_.threads > 0
+                          ? options_.threads
+                          : static_cast<int>(std::max(1u, std::thread::hardware_concurrency())));
   prometheus::Counter& decoded = CounterMetric("e3_rollout_tokens_total", "Tokens generated");
-  prometheus::Counter& prefilled = CounterMetric("e3_rollout_prefill_tokens_total", "Prompt tokens computed");
-  prometheus::Counter& preempted = CounterMetric("e3_rollout_preemptions_total", "Sequences preempted for lack of KV blocks");
+  prometheus::Counter& prefilled =
+      CounterMetric("e3_rollout_prefill_tokens_total", "Prompt tokens computed");
+  prometheus::Counter& preempted =
+      CounterMetric("e3_rollout_preemptions_total", "Sequences preempted for lack of KV blocks");
   prometheus::Counter& finished = CounterMetric("e3_rollout_finished_total", "Samples finished");
   prometheus::Histogram& step_seconds =
-      HistogramMetric("e3_rollout_step_seconds", "Duration of engine steps", {0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5});
+      HistogramMetric("e3_rollout_step_seconds", "Duration of engine steps",
+                      {0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5});
   uint64_t prefill_before = 0, preempted_before = 0;
   while (true) {
     std::vector<std::function<void()>> commands;
     {
       std::unique_lock<std::mutex> lock(mutex_);
-      wake_.wait(lock, [&] { return stop_ || !commands_.empty() || (engine_ != nullptr && !engine_->idle()); });
+      wake_.wait(lock, [&] {
+        return stop_ || !commands_.empty() || (engine_ != nullptr && !engine_->idle());
+      });
       if (stop_) break;
       commands.swap(commands_);
     }
@@ -218,10 +241,12 @@ void EngineThread::Run() {
       if (--it->second.unfinished == 0) live_.erase(it);
     }
     decoded.Increment(static_cast<double>(outputs.size()));
-    if (engine_->counters().prefill_tokens < prefill_before) prefill_before = preempted_before = 0;  // a new engine
+    if (engine_->counters().prefill_tokens < prefill_before)
+      prefill_before = preempted_before = 0;  // a new engine
     prefilled.Increment(static_cast<double>(engine_->counters().prefill_tokens - prefill_before));
     prefill_before = engine_->counters().prefill_tokens;
-    preempted.Increment(static_cast<double>(engine_->scheduler().num_preempted() - preempted_before));
+    preempted.Increment(
+        static_cast<double>(engine_->scheduler().num_preempted() - preempted_before));
     preempted_before = engine_->scheduler().num_preempted();
     {
       std::lock_guard<std::mutex> lock(mutex_);

@@ -23,7 +23,8 @@ class Transformer;
 class RolloutSink {
  public:
   virtual ~RolloutSink() = default;
-  virtual void OnToken(uint64_t request_id, const TokenOutput& token, const v1::WeightVersion& version) = 0;
+  virtual void OnToken(uint64_t request_id, const TokenOutput& token,
+                       const v1::WeightVersion& version) = 0;
   virtual void OnFailure(uint64_t request_id, const absl::Status& status) = 0;
 };
 
@@ -40,9 +41,11 @@ class EngineThread {
   explicit EngineThread(const EngineThreadOptions& options);
   ~EngineThread();
 
-  // Queues a request; a refusal arrives at the sink. `request.id` is the client's; ids of different sinks may be equal.
+  // Queues a request; a refusal arrives at the sink. `request.id` is the client's; ids of different
+  // sinks may be equal.
   void Submit(const std::shared_ptr<RolloutSink>& sink, RolloutRequest request);
-  // Cancels one request of a sink, which hears OnFailure(Cancelled) when the request was still live.
+  // Cancels one request of a sink, which hears OnFailure(Cancelled) when the request was still
+  // live.
   void Cancel(const RolloutSink* sink, uint64_t request_id);
   // Cancels everything of a sink silently; afterwards the sink is not called any more.
   void Detach(const RolloutSink* sink);
@@ -51,10 +54,13 @@ class EngineThread {
   void WaitIdle(const RolloutSink* sink, const std::function<bool()>& give_up);
 
   // Replaces the model between two steps; requests in progress fail with Aborted.
-  void SetModel(std::unique_ptr<Transformer> model, const std::string& path, const v1::WeightVersion& version);
-  // Replaces the parameters between two steps; running sequences go on with the keys and values that they have. `parameters` is in the model's
-  // ParameterLayout. FailedPrecondition when the version is not above the one held or there is no model.
-  absl::Status SetParameters(const std::vector<float>& parameters, const v1::WeightVersion& version);
+  void SetModel(std::unique_ptr<Transformer> model, const std::string& path,
+                const v1::WeightVersion& version);
+  // Replaces the parameters between two steps; running sequences go on with the keys and values
+  // that they have. `parameters` is in the model's ParameterLayout. FailedPrecondition when the
+  // version is not above the one held or there is no model.
+  absl::Status SetParameters(const std::vector<float>& parameters,
+                             const v1::WeightVersion& version);
   // FailedPrecondition, AlreadyExists or OK: whether `version` may follow the one held.
   absl::Status CheckVersion(const v1::WeightVersion& version) const;
 

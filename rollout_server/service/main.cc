@@ -12,11 +12,19 @@ int main(int argc, char** argv) {
   e3::AddServerFlags(app, 7410, &flags);
   e3::EngineThreadOptions options;
   std::string model_path;
-  app.add_option("--model", model_path, "Hugging Face folder to serve from the start (a learner's LoadModel replaces it)");
-  app.add_option("--threads", options.threads, "Threads of the model; 0: one a core")->capture_default_str();
-  app.add_option("--max-sequences", options.max_sequences, "Samples running at once")->check(CLI::PositiveNumber)->capture_default_str();
-  app.add_option("--max-batch-tokens", options.max_batch_tokens, "Tokens of one engine step")->check(CLI::PositiveNumber)->capture_default_str();
-  app.add_option("--kv-cache-mib", options.kv_cache_mib, "Memory of the KV cache")->check(CLI::PositiveNumber)->capture_default_str();
+  app.add_option("--model", model_path,
+                 "Hugging Face folder to serve from the start (a learner's LoadModel replaces it)");
+  app.add_option("--threads", options.threads, "Threads of the model; 0: one a core")
+      ->capture_default_str();
+  app.add_option("--max-sequences", options.max_sequences, "Samples running at once")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--max-batch-tokens", options.max_batch_tokens, "Tokens of one engine step")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--kv-cache-mib", options.kv_cache_mib, "Memory of the KV cache")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   CLI11_PARSE(app, argc, argv);
 
   e3::ServerProcess process("rollout-server", flags);

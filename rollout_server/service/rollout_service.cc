@@ -40,7 +40,8 @@ RolloutRequest FromProto(const v1::GenerateRequest::Start& start) {
   request.prompt.assign(start.prompt_token_ids().begin(), start.prompt_token_ids().end());
   request.n = start.n() == 0 ? 1 : start.n();
   request.budget = start.budget();
-  request.sampling.temperature = start.sampling().has_temperature() ? start.sampling().temperature() : 1;
+  request.sampling.temperature =
+      start.sampling().has_temperature() ? start.sampling().temperature() : 1;
   request.sampling.top_p = start.sampling().top_p() == 0 ? 1 : start.sampling().top_p();
   request.sampling.min_p = start.sampling().min_p();
   request.sampling.top_k = start.sampling().top_k();
@@ -51,19 +52,22 @@ RolloutRequest FromProto(const v1::GenerateRequest::Start& start) {
   return request;
 }
 
-// Gathers tokens into chunks: the engine thread appends, the stream's writer takes what is there. A chunk leaves when a sample finishes, or
-// after kChunkDelay at the latest, so that what was generated is soon with the client.
+// Gathers tokens into chunks: the engine thread appends, the stream's writer takes what is there. A
+// chunk leaves when a sample finishes, or after kChunkDelay at the latest, so that what was
+// generated is soon with the client.
 class ChunkQueue final : public RolloutSink {
  public:
   static constexpr std::chrono::milliseconds kChunkDelay{100};
 
-  void OnToken(uint64_t request_id, const TokenOutput& token, const v1::WeightVersion& version) override {
+  void OnToken(uint64_t request_id, const TokenOutput& token,
+               const v1::WeightVersion& version) override {
     std::lock_guard<std::mutex> lock(mutex_);
     v1::GenerateReply::Chunk& chunk = chunks_[{request_id, token.sample}];
     chunk.add_token_ids(token.token);
     chunk.add_logprobs(token.logprob);
     chunk.add_entropies(token.entropy);
-    if (chunk.versions_size() == 0 || !SameVersion(chunk.versions(chunk.versions_size() - 1).version(), version)) {
+    if (chunk.versions_size() == 0 ||
+        !SameVersion(chunk.versions(chunk.versions_size() - 1).version(), version)) {
       *chunk.add_versions()->mutable_version() = version;
     }
     v1::GenerateReply::VersionSpan* span = chunk.mutable_versions(chunk.versions_size() - 1);
@@ -120,8 +124,9 @@ class ChunkQueue final : public RolloutSink {
 
 }  // namespace
 
-grpc::Status RolloutService::Generate(grpc::ServerContext* context,
-                                      grpc::ServerReaderWriter<v1::GenerateReply, v1::GenerateRequest>* stream) {
+grpc::Status RolloutService::Generate(
+    grpc::ServerContext* context,
+    grpc::ServerReaderWriter<v1::GenerateReply, v1::GenerateRequest>* stream) {
   {
     std::lock_guard<std::mutex> lock(mutex_);
     if (draining_) return grpc::Status(grpc::StatusCode::UNAVAILABLE, "the server is stopping");
@@ -154,16 +159,19 @@ grpc::Status RolloutService::Generate(grpc::ServerContext* context,
     std::lock_guard<std::mutex> lock(mutex_);
     draining = draining_;
   }
-  if (!context->IsCancelled() && !draining) engine_->WaitIdle(queue.get(), [&] { return context->IsCancelled(); });
+  if (!context->IsCancelled() && !draining)
+    engine_->WaitIdle(queue.get(), [&] { return context->IsCancelled(); });
   engine_->Detach(queue.get());
   queue->Close();
   writer.join();
   std::lock_guard<std::mutex> lock(mutex_);
   streams_.erase(context);
-  return draining_ ? grpc::Status(grpc::StatusCode::UNAVAILABLE, "the server is stopping") : grpc::Status::OK;
+  return draining_ ? grpc::Status(grpc::StatusCode::UNAVAILABLE, "the server is stopping")
+                   : grpc::Status::OK;
 }
 
-grpc::Status RolloutService::GetStatus(grpc::ServerContext*, const v1::GetRolloutStatusRequest*, v1::RolloutStatus* reply) {
+grpc::Status RolloutService::GetStatus(grpc::ServerContext*, const v1::GetRolloutStatusRequest*,
+                                       v1::RolloutStatus* reply) {
   *reply = engine_->Status();
   return grpc::Status::OK;
 }
@@ -174,7 +182,8 @@ void RolloutService::Drain() {
   for (grpc::ServerContext* context : streams_) context->TryCancel();
 }
 
-grpc::Status WeightsService::Upload(grpc::ServerContext*, grpc::ServerReader<v1::UploadRequest>* reader,
+grpc::Status WeightsService::Upload(grpc::ServerContext*,
+                                    grpc::ServerReader<v1::UploadRequest>* reader,
                                     v1::UploadReply* reply) {
   auto begin = std::chrono::steady_clock::now();
   std::unique_lock<std::mutex> lock(upload_mutex_, std::try_to_lock);
@@ -182,10 +191,12 @@ grpc::Status WeightsService::Upload(grpc::ServerContext*, grpc::ServerReader<v1:
 
   v1::UploadRequest part;
   if (!reader->Read(&part) || !part.has_manifest()) {
-    return grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "the first message must be the manifest");
+    return grpc::Status(grpc::StatusCode::INVALID_ARGUMENT,
+                        "the first message must be the manifest");
   }
   const v1::Manifest manifest = part.manifest();
-  if (absl::Status status = engine_->CheckVersion(manifest.version()); !status.ok()) return ToGrpc(status);
+  if (absl::Status status = engine_->CheckVersion(manifest.version()); !status.ok())
+    return ToGrpc(status);
 
   // The manifest must list exactly this model's tensors, in its order.
   std::vector<ParameterSlot> slots;
@@ -196,13 +207,18 @@ grpc::Status WeightsService::Upload(grpc::ServerContext*, grpc::ServerReader<v1:
   });
   if (manifest.tensors_size() != static_cast<int>(slots.size())) {
     return grpc::Status(grpc::StatusCode::INVALID_ARGUMENT,
-                        absl::StrCat("the manifest has ", manifest.tensors_size(), " tensors, this model has ", slots.size()));
+                        absl::StrCat("the manifest has ", manifest.tensors_size(),
+                                     " tensors, this model has ", slots.size()));
   }
   for (size_t i = 0; i < slots.size(); ++i) {
     const v1::Manifest::Tensor& tensor = manifest.tensors(static_cast<int>(i));
-    if (tensor.name() != slots[i].name || !std::equal(tensor.shape().begin(), tensor.shape().end(), slots[i].shape.begin(), slots[i].shape.end())) {
-      return grpc::Status(grpc::StatusCode::INVALID_ARGUMENT,
-                          absl::StrCat("tensor ", i, " of the manifest is ", tensor.name(), ", this model's is ", slots[i].name, " (names and shapes must agree)"));
+    if (tensor.name() != slots[i].name ||
+        !std::equal(tensor.shape().begin(), tensor.shape().end(), slots[i].shape.begin(),
+                    slots[i].shape.end())) {
+      return grpc::Status(
+          grpc::StatusCode::INVALID_ARGUMENT,
+          absl::StrCat("tensor ", i, " of the manifest is ", tensor.name(), ", this model's is ",
+                       slots[i].name, " (names and shapes must agree)"));
     }
   }
 
@@ -211,34 +227,43 @@ grpc::Status WeightsService::Upload(grpc::ServerContext*, grpc::ServerReader<v1:
   const uint64_t total = static_cast<uint64_t>(size) * sizeof(float);
   uint64_t received = 0;
   while (reader->Read(&part)) {
-    if (!part.has_chunk() || part.chunk().offset() != received || part.chunk().data().size() > total - received) {
-      return grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, absl::StrCat("expected the chunk at byte ", received));
+    if (!part.has_chunk() || part.chunk().offset() != received ||
+        part.chunk().data().size() > total - received) {
+      return grpc::Status(grpc::StatusCode::INVALID_ARGUMENT,
+                          absl::StrCat("expected the chunk at byte ", received));
     }
     memcpy(bytes + received, part.chunk().data().data(), part.chunk().data().size());
     received += part.chunk().data().size();
   }
   if (received != total) {
-    return grpc::Status(grpc::StatusCode::DATA_LOSS, absl::StrCat("the upload ended after ", received, " of ", total, " bytes"));
+    return grpc::Status(grpc::StatusCode::DATA_LOSS,
+                        absl::StrCat("the upload ended after ", received, " of ", total, " bytes"));
   }
   for (size_t i = 0; i < slots.size(); ++i) {
-    uint64_t checksum = XXH3_64bits(staged.data() + slots[i].offset, static_cast<size_t>(slots[i].size) * sizeof(float));
+    uint64_t checksum = XXH3_64bits(staged.data() + slots[i].offset,
+                                    static_cast<size_t>(slots[i].size) * sizeof(float));
     if (checksum != manifest.tensors(static_cast<int>(i)).checksum()) {
-      return grpc::Status(grpc::StatusCode::DATA_LOSS, absl::StrCat("the checksum of ", slots[i].name, " does not match"));
+      return grpc::Status(grpc::StatusCode::DATA_LOSS,
+                          absl::StrCat("the checksum of ", slots[i].name, " does not match"));
     }
   }
-  if (absl::Status status = engine_->SetParameters(staged, manifest.version()); !status.ok()) return ToGrpc(status);
+  if (absl::Status status = engine_->SetParameters(staged, manifest.version()); !status.ok())
+    return ToGrpc(status);
 
   double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   *reply->mutable_version() = manifest.version();
   reply->set_bytes(received);
   reply->set_seconds(seconds);
   CounterMetric("e3_rollout_weight_updates_total", "Weight updates switched to").Increment();
-  CounterMetric("e3_rollout_weight_bytes_total", "Bytes of weight updates received").Increment(static_cast<double>(received));
-  GaugeMetric("e3_rollout_weight_update_seconds", "Duration of the last weight update").Set(seconds);
+  CounterMetric("e3_rollout_weight_bytes_total", "Bytes of weight updates received")
+      .Increment(static_cast<double>(received));
+  GaugeMetric("e3_rollout_weight_update_seconds", "Duration of the last weight update")
+      .Set(seconds);
   return grpc::Status::OK;
 }
 
-grpc::Status WeightsService::LoadModel(grpc::ServerContext*, const v1::LoadModelRequest* request, v1::LoadModelReply* reply) {
+grpc::Status WeightsService::LoadModel(grpc::ServerContext*, const v1::LoadModelRequest* request,
+                                       v1::LoadModelReply* reply) {
   std::unique_lock<std::mutex> lock(upload_mutex_, std::try_to_lock);
   if (!lock) return grpc::Status(grpc::StatusCode::ABORTED, "another upload is in progress");
   absl::StatusOr<std::unique_ptr<Transformer>> model = Transformer::Load(request->path());

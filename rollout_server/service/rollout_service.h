@@ -16,8 +16,9 @@ class RolloutService final : public v1::Rollouts::Service {
  public:
   explicit RolloutService(EngineThread* engine) : engine_(engine) {}
 
-  grpc::Status Generate(grpc::ServerContext* context,
-                        grpc::ServerReaderWriter<v1::GenerateReply, v1::GenerateRequest>* stream) override;
+  grpc::Status Generate(
+      grpc::ServerContext* context,
+      grpc::ServerReaderWriter<v1::GenerateReply, v1::GenerateRequest>* stream) override;
   grpc::Status GetStatus(grpc::ServerContext* context, const v1::GetRolloutStatusRequest* request,
                          v1::RolloutStatus* reply) override;
   // Ends all streams.

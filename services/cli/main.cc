@@ -36,7 +36,9 @@ std::string ServerAddress(const Options& o) {
   return local.empty() ? "127.0.0.1:7400" : local;
 }
 
-std::unique_ptr<v1::Jobs::Stub> Jobs(const Options& o) { return v1::Jobs::NewStub(Connect(ServerAddress(o))); }
+std::unique_ptr<v1::Jobs::Stub> Jobs(const Options& o) {
+  return v1::Jobs::NewStub(Connect(ServerAddress(o)));
+}
 
 // Calls are answered soon or not at all; a service that restarts is waited for.
 void SetDeadline(grpc::ClientContext* context, int seconds = 20) {
@@ -45,13 +47,16 @@ void SetDeadline(grpc::ClientContext* context, int seconds = 20) {
 
 absl::Status Explain(const Options& o, absl::Status status) {
   if (!absl::IsUnavailable(status) && !absl::IsDeadlineExceeded(status)) return status;
-  return absl::UnavailableError(absl::StrCat("no job service at ", ServerAddress(o), " ('e3 up' starts one here, --server names another): ", status.message()));
+  return absl::UnavailableError(
+      absl::StrCat("no job service at ", ServerAddress(o),
+                   " ('e3 up' starts one here, --server names another): ", status.message()));
 }
 
 absl::Status Validate(const Options& o) {
   E3_ASSIGN_OR_RETURN(std::string yaml, ReadFile(o.file));
   E3_ASSIGN_OR_RETURN(v1::JobSpec spec, ParseJob(yaml, o.file));
-  std::cout << o.file << ": a valid job with " << spec.curriculum().stages_size() << " stage" << (spec.curriculum().stages_size() == 1 ? "" : "s") << "\n";
+  std::cout << o.file << ": a valid job with " << spec.curriculum().stages_size() << " stage"
+            << (spec.curriculum().stages_size() == 1 ? "" : "s") << "\n";
   return absl::OkStatus();
 }
 
@@ -82,7 +87,9 @@ absl::Status Watch(const Options& o, const std::string& id) {
   absl::StatusOr<v1::Job> job = WatchJob(jobs.get(), id);
   if (!job.ok()) return Explain(o, job.status());
   std::cout << DescribeOutcome(*job);
-  return job->state() == v1::JOB_STATE_SUCCEEDED ? absl::OkStatus() : absl::AbortedError(absl::StrCat("job ", id, " ", StateName(job->state())));
+  return job->state() == v1::JOB_STATE_SUCCEEDED
+             ? absl::OkStatus()
+             : absl::AbortedError(absl::StrCat("job ", id, " ", StateName(job->state())));
 }
 
 absl::Status Submit(const Options& o) {
@@ -97,11 +104,14 @@ absl::Status List(const Options& o) {
   v1::ListJobsReply reply;
   absl::Status status = FromGrpc(Jobs(o)->ListJobs(&context, {}, &reply));
   if (!status.ok()) return Explain(o, status);
-  std::cout << absl::StrFormat("%-32s %-10s %-20s %6s  %s\n", "job", "state", "submitted", "step", "now");
+  std::cout << absl::StrFormat("%-32s %-10s %-20s %6s  %s\n", "job", "state", "submitted", "step",
+                               "now");
   for (const v1::Job& job : reply.jobs()) {
-    std::cout << absl::StrFormat("%-32s %-10s %-20s %6d  %s\n", job.id(), StateName(job.state()),
-                                 absl::FormatTime("%Y-%m-%d %H:%M:%S", absl::FromUnixMillis(job.submitted_at_ms()), absl::LocalTimeZone()),
-                                 job.last_step().step(), job.error().empty() ? job.activity() : job.error());
+    std::cout << absl::StrFormat(
+        "%-32s %-10s %-20s %6d  %s\n", job.id(), StateName(job.state()),
+        absl::FormatTime("%Y-%m-%d %H:%M:%S", absl::FromUnixMillis(job.submitted_at_ms()),
+                         absl::LocalTimeZone()),
+        job.last_step().step(), job.error().empty() ? job.activity() : job.error());
   }
   return absl::OkStatus();
 }
@@ -114,7 +124,10 @@ absl::Status Cancel(const Options& o) {
   v1::Job job;
   absl::Status status = FromGrpc(Jobs(o)->CancelJob(&context, request, &job));
   if (!status.ok()) return Explain(o, status);
-  std::cout << job.id() << " " << (job.state() == v1::JOB_STATE_RUNNING ? "stops after the step in progress" : StateName(job.state())) << "\n";
+  std::cout << job.id() << " "
+            << (job.state() == v1::JOB_STATE_RUNNING ? "stops after the step in progress"
+                                                     : StateName(job.state()))
+            << "\n";
   return absl::OkStatus();
 }
 
@@ -142,7 +155,8 @@ absl::Status RunJobFile(Options o) {
 
 // The offline commands live in a program of their own, so that this one links no LibTorch.
 absl::Status ExecOffline(int argc, char** argv) {
-  std::string program = (std::filesystem::read_symlink("/proc/self/exe").parent_path() / "e3-offline").string();
+  std::string program =
+      (std::filesystem::read_symlink("/proc/self/exe").parent_path() / "e3-offline").string();
   std::vector<char*> arguments(argv, argv + argc);
   arguments.push_back(nullptr);
   setenv("OMP_WAIT_POLICY", "passive", 0);
@@ -151,10 +165,19 @@ absl::Status ExecOffline(int argc, char** argv) {
 }
 
 void AddUpFlags(CLI::App* command, UpOptions* up) {
-  command->add_option("--port-base", up->port_base, "Port of the job service; the others follow")->check(CLI::Range(1024, 65000))->capture_default_str();
-  command->add_option("--threads", up->threads, "Threads of the learner and of each rollout server; 0: one a core")->capture_default_str();
-  command->add_option("--rollout-servers", up->rollout_servers, "How many")->check(CLI::Range(1, 64))->capture_default_str();
-  command->add_option("--kv-cache-mib", up->kv_cache_mib, "KV cache of a rollout server")->check(CLI::PositiveNumber)->capture_default_str();
+  command->add_option("--port-base", up->port_base, "Port of the job service; the others follow")
+      ->check(CLI::Range(1024, 65000))
+      ->capture_default_str();
+  command
+      ->add_option("--threads", up->threads,
+                   "Threads of the learner and of each rollout server; 0: one a core")
+      ->capture_default_str();
+  command->add_option("--rollout-servers", up->rollout_servers, "How many")
+      ->check(CLI::Range(1, 64))
+      ->capture_default_str();
+  command->add_option("--kv-cache-mib", up->kv_cache_mib, "KV cache of a rollout server")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
 }
 
 int Main(int argc, char** argv) {
@@ -166,17 +189,26 @@ int Main(int argc, char** argv) {
   }
   CLI::App app{"e3 post-trains language models so that they get better the longer they think."};
   app.require_subcommand(1);
-  app.footer("Start here:\n  e3 run deploy/jobs/countdown.yaml     services up, job submitted, watched, services down\n  e3 COMMAND --help");
+  app.footer(
+      "Start here:\n  e3 run deploy/jobs/countdown.yaml     services up, job submitted, watched, "
+      "services down\n  e3 COMMAND --help");
   Options o;
   absl::Status status;
   auto with_server = [&](CLI::App* command) {
-    command->add_option("--server", o.server, "Job service (host:port); default: the one started from --state")->envname("E3_SERVER");
-    command->add_option("--state", o.state, "State folder of 'e3 up'")->envname("E3_STATE")->capture_default_str();
+    command
+        ->add_option("--server", o.server,
+                     "Job service (host:port); default: the one started from --state")
+        ->envname("E3_SERVER");
+    command->add_option("--state", o.state, "State folder of 'e3 up'")
+        ->envname("E3_STATE")
+        ->capture_default_str();
     return command;
   };
 
   CLI::App* up = app.add_subcommand("up", "Start all services on this machine and keep them alive");
-  up->add_option("--state", o.up.state, "Folder of databases, logs and jobs")->envname("E3_STATE")->capture_default_str();
+  up->add_option("--state", o.up.state, "Folder of databases, logs and jobs")
+      ->envname("E3_STATE")
+      ->capture_default_str();
   up->add_flag("--foreground", o.up.foreground, "Stay in the foreground");
   AddUpFlags(up, &o.up);
   up->callback([&] { status = UpAndTell(o.up); });
@@ -186,10 +218,13 @@ int Main(int argc, char** argv) {
   down->callback([&] { status = Down(o.state); });
 
   CLI::App* processes = app.add_subcommand("status", "Show the services that 'e3 up' started");
-  processes->add_option("--state", o.state, "State folder")->envname("E3_STATE")->capture_default_str();
+  processes->add_option("--state", o.state, "State folder")
+      ->envname("E3_STATE")
+      ->capture_default_str();
   processes->callback([&] { std::cout << DescribeProcesses(o.state); });
 
-  CLI::App* run = with_server(app.add_subcommand("run", "Services up, job submitted and watched, services down"));
+  CLI::App* run = with_server(
+      app.add_subcommand("run", "Services up, job submitted and watched, services down"));
   run->add_option("file", o.file, "Job file (YAML)")->required();
   AddUpFlags(run, &o.up);
   run->callback([&] { status = RunJobFile(o); });
@@ -203,13 +238,16 @@ int Main(int argc, char** argv) {
   validate->add_option("file", o.file, "Job file (YAML)")->required();
   validate->callback([&] { status = Validate(o); });
 
-  with_server(app.add_subcommand("list", "List jobs, newest first"))->callback([&] { status = List(o); });
+  with_server(app.add_subcommand("list", "List jobs, newest first"))->callback([&] {
+    status = List(o);
+  });
 
   CLI::App* watch = with_server(app.add_subcommand("watch", "Follow a job live until it ends"));
   watch->add_option("job", o.id, "Job id")->required();
   watch->callback([&] { status = Watch(o, o.id); });
 
-  CLI::App* cancel = with_server(app.add_subcommand("cancel", "Stop a job after the step in progress"));
+  CLI::App* cancel =
+      with_server(app.add_subcommand("cancel", "Stop a job after the step in progress"));
   cancel->add_option("job", o.id, "Job id")->required();
   cancel->callback([&] { status = Cancel(o); });
 

@@ -47,11 +47,15 @@ std::vector<Service> Services(const UpOptions& o) {
   const std::string bin = BinaryFolder();
   auto address = [&](int offset) { return absl::StrCat("127.0.0.1:", o.port_base + offset); };
   std::string rollout_addresses;
-  for (int i = 0; i < o.rollout_servers; ++i) absl::StrAppend(&rollout_addresses, i ? "," : "", address(10 + i));
-  const std::string threads = absl::StrCat(o.threads > 0 ? o.threads : static_cast<int>(std::max(1u, std::thread::hardware_concurrency())));
+  for (int i = 0; i < o.rollout_servers; ++i)
+    absl::StrAppend(&rollout_addresses, i ? "," : "", address(10 + i));
+  const std::string threads = absl::StrCat(
+      o.threads > 0 ? o.threads
+                    : static_cast<int>(std::max(1u, std::thread::hardware_concurrency())));
 
   std::vector<Service> services;
-  auto add = [&](const std::string& name, const std::string& binary, int offset, std::vector<std::string> extra) {
+  auto add = [&](const std::string& name, const std::string& binary, int offset,
+                 std::vector<std::string> extra) {
     Service s;
     s.name = name;
     s.address = address(offset);
@@ -67,13 +71,17 @@ std::vector<Service> Services(const UpOptions& o) {
         {"--threads", threads, "--kv-cache-mib", absl::StrCat(o.kv_cache_mib)});
   }
   add("learner", "e3-learner", 2,
-      {"--threads", threads, "--state", o.state + "/learner", "--rollout-servers", rollout_addresses, "--reward-service", address(3)});
+      {"--threads", threads, "--state", o.state + "/learner", "--rollout-servers",
+       rollout_addresses, "--reward-service", address(3)});
   add("curriculum-controller", "e3-curriculum-controller", 1,
-      {"--state", o.state + "/curriculum-controller", "--job-service", address(0), "--learner", address(2)});
+      {"--state", o.state + "/curriculum-controller", "--job-service", address(0), "--learner",
+       address(2)});
   return services;
 }
 
-std::string LogFile(const std::string& state, const std::string& name) { return absl::StrCat(state, "/logs/", name, ".log"); }
+std::string LogFile(const std::string& state, const std::string& name) {
+  return absl::StrCat(state, "/logs/", name, ".log");
+}
 
 void Start(const UpOptions& o, Service* s) {
   const pid_t supervisor = getpid();
@@ -104,7 +112,11 @@ void Start(const UpOptions& o, Service* s) {
 void WriteProcesses(const UpOptions& o, const std::vector<Service>& services) {
   Json json = {{"supervisor", getpid()}, {"port_base", o.port_base}, {"services", Json::array()}};
   for (const Service& s : services) {
-    json["services"].push_back({{"name", s.name}, {"pid", s.pid}, {"address", s.address}, {"metrics", s.metrics}, {"restarts", s.restarts}});
+    json["services"].push_back({{"name", s.name},
+                                {"pid", s.pid},
+                                {"address", s.address},
+                                {"metrics", s.metrics},
+                                {"restarts", s.restarts}});
   }
   (void)WriteFileDurably(o.state + "/processes.json", json.dump(2) + "\n");
 }
@@ -131,8 +143,15 @@ int Supervise(const UpOptions& o) {
         s.pid = 0;
         ++s.restarts;
         s.not_before = Clock::now() + std::chrono::milliseconds(quick ? 1000 : 100);
-        std::cerr << Json({{"level", "warning"}, {"process", "supervisor"}, {"msg", "service died; starting it again"}, {"service", s.name},
-                           {"status", WIFSIGNALED(status) ? absl::StrCat("signal ", WTERMSIG(status)) : absl::StrCat("exit ", WEXITSTATUS(status))}}).dump() << std::endl;
+        std::cerr << Json({{"level", "warning"},
+                           {"process", "supervisor"},
+                           {"msg", "service died; starting it again"},
+                           {"service", s.name},
+                           {"status", WIFSIGNALED(status)
+                                          ? absl::StrCat("signal ", WTERMSIG(status))
+                                          : absl::StrCat("exit ", WEXITSTATUS(status))}})
+                         .dump()
+                  << std::endl;
       }
     }
     for (Service& s : services) {
@@ -166,7 +185,9 @@ Json ReadProcesses(const std::string& state) {
 // The process is there and is an e3 (its number may have been given to another since).
 bool IsSupervisor(pid_t pid) {
   std::error_code error;
-  return pid > 0 && kill(pid, 0) == 0 && absl::EndsWith(fs::read_symlink(absl::StrCat("/proc/", pid, "/exe"), error).string(), "/e3");
+  return pid > 0 && kill(pid, 0) == 0 &&
+         absl::EndsWith(fs::read_symlink(absl::StrCat("/proc/", pid, "/exe"), error).string(),
+                        "/e3");
 }
 
 bool Healthy(const std::string& address) {
@@ -175,7 +196,8 @@ bool Healthy(const std::string& address) {
   context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(500));
   context.set_wait_for_ready(true);
   grpc::health::v1::HealthCheckResponse response;
-  return stub->Check(&context, {}, &response).ok() && response.status() == grpc::health::v1::HealthCheckResponse::SERVING;
+  return stub->Check(&context, {}, &response).ok() &&
+         response.status() == grpc::health::v1::HealthCheckResponse::SERVING;
 }
 
 std::string LastLines(const std::string& path, int lines) {
@@ -202,10 +224,13 @@ std::string JobServiceOf(const std::string& state) {
 std::string DescribeProcesses(const std::string& state) {
   Json json = ReadProcesses(state);
   if (!json.is_object()) return "nothing runs\n";
-  std::string table = absl::StrFormat("%-24s %-18s %-32s %8s %9s\n", "service", "address", "metrics", "process", "restarts");
+  std::string table = absl::StrFormat("%-24s %-18s %-32s %8s %9s\n", "service", "address",
+                                      "metrics", "process", "restarts");
   for (const Json& s : json["services"]) {
-    absl::StrAppendFormat(&table, "%-24s %-18s %-32s %8d %9d\n", s.value("name", ""), s.value("address", ""),
-                          absl::StrCat("http://", s.value("metrics", ""), "/metrics"), s.value("pid", 0), s.value("restarts", 0));
+    absl::StrAppendFormat(&table, "%-24s %-18s %-32s %8d %9d\n", s.value("name", ""),
+                          s.value("address", ""),
+                          absl::StrCat("http://", s.value("metrics", ""), "/metrics"),
+                          s.value("pid", 0), s.value("restarts", 0));
   }
   return table;
 }
@@ -213,11 +238,17 @@ std::string DescribeProcesses(const std::string& state) {
 absl::Status Up(const UpOptions& given) {
   UpOptions o = given;
   o.state = fs::absolute(o.state).lexically_normal().string();
-  if (IsUp(o.state)) return absl::AlreadyExistsError(absl::StrCat("e3 is up already (state folder ", o.state, "); 'e3 down' ends it"));
+  if (IsUp(o.state))
+    return absl::AlreadyExistsError(
+        absl::StrCat("e3 is up already (state folder ", o.state, "); 'e3 down' ends it"));
   E3_RETURN_IF_ERROR(MakeFolders(o.state + "/logs"));
   for (const Service& s : Services(o)) {
-    if (access(s.command[0].c_str(), X_OK) != 0) return absl::NotFoundError(absl::StrCat("no program ", s.command[0], "; build it first (make)"));
-    if (Healthy(s.address)) return absl::AlreadyExistsError(absl::StrCat("something serves at ", s.address, " already; --port-base chooses other ports"));
+    if (access(s.command[0].c_str(), X_OK) != 0)
+      return absl::NotFoundError(
+          absl::StrCat("no program ", s.command[0], "; build it first (make)"));
+    if (Healthy(s.address))
+      return absl::AlreadyExistsError(absl::StrCat("something serves at ", s.address,
+                                                   " already; --port-base chooses other ports"));
   }
   if (o.foreground) {
     Supervise(o);
@@ -234,9 +265,19 @@ absl::Status Up(const UpOptions& given) {
     dup2(log, STDOUT_FILENO);
     dup2(log, STDERR_FILENO);
     // exec: a forked copy of a process with gRPC's threads is no place to live in.
-    std::vector<std::string> arguments = {BinaryFolder() + "/e3", "up", "--foreground", "--state", o.state, "--port-base", absl::StrCat(o.port_base),
-                                          "--threads", absl::StrCat(o.threads), "--rollout-servers", absl::StrCat(o.rollout_servers),
-                                          "--kv-cache-mib", absl::StrCat(o.kv_cache_mib)};
+    std::vector<std::string> arguments = {BinaryFolder() + "/e3",
+                                          "up",
+                                          "--foreground",
+                                          "--state",
+                                          o.state,
+                                          "--port-base",
+                                          absl::StrCat(o.port_base),
+                                          "--threads",
+                                          absl::StrCat(o.threads),
+                                          "--rollout-servers",
+                                          absl::StrCat(o.rollout_servers),
+                                          "--kv-cache-mib",
+                                          absl::StrCat(o.kv_cache_mib)};
     std::vector<char*> argv;
     for (std::string& argument : arguments) argv.push_back(argument.data());
     argv.push_back(nullptr);
@@ -250,7 +291,9 @@ absl::Status Up(const UpOptions& given) {
       bool gone = waitpid(pid, &status, WNOHANG) == pid;
       if (!gone && Clock::now() < deadline) continue;
       if (!gone) kill(pid, SIGTERM);
-      return absl::UnavailableError(absl::StrCat(s.name, " did not come up. The end of ", LogFile(o.state, s.name), ":\n", LastLines(LogFile(o.state, s.name), 5)));
+      return absl::UnavailableError(absl::StrCat(s.name, " did not come up. The end of ",
+                                                 LogFile(o.state, s.name), ":\n",
+                                                 LastLines(LogFile(o.state, s.name), 5)));
     }
   }
   return absl::OkStatus();
@@ -271,7 +314,8 @@ absl::Status Down(const std::string& given) {
     if (kill(pid, 0) != 0) return absl::OkStatus();
     std::this_thread::sleep_for(std::chrono::milliseconds(50));
   }
-  return absl::DeadlineExceededError(absl::StrCat("the supervisor (process ", pid, ") did not end within 15 seconds"));
+  return absl::DeadlineExceededError(
+      absl::StrCat("the supervisor (process ", pid, ") did not end within 15 seconds"));
 }
 
 }  // namespace e3

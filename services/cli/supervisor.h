@@ -11,17 +11,20 @@ namespace e3 {
 
 struct UpOptions {
   std::string state = "state";  // databases, logs, jobs
-  int port_base = 7400;         // job service; +1 curriculum, +2 learner, +3 reward, +10 … rollout servers; /metrics 100 above each
-  int threads = 0;              // of the learner and of each rollout server, which take turns; 0: one a core
+  int port_base = 7400;  // job service; +1 curriculum, +2 learner, +3 reward, +10 … rollout
+                         // servers; /metrics 100 above each
+  int threads = 0;  // of the learner and of each rollout server, which take turns; 0: one a core
   int rollout_servers = 1;
   int64_t kv_cache_mib = 1024;
   bool foreground = false;
 };
 
-// Starts the services under a supervisor in the background and returns when all are healthy. AlreadyExists when they run from this state folder;
-// Unavailable with the end of its log when one does not come up.
+// Starts the services under a supervisor in the background and returns when all are healthy.
+// AlreadyExists when they run from this state folder; Unavailable with the end of its log when one
+// does not come up.
 absl::Status Up(const UpOptions& options);
-// Ends what Up started from this state folder: SIGTERM first, so that all drain. NotFound when nothing runs.
+// Ends what Up started from this state folder: SIGTERM first, so that all drain. NotFound when
+// nothing runs.
 absl::Status Down(const std::string& state);
 // Whether a supervisor of this state folder runs.
 bool IsUp(const std::string& state);

@@ -33,7 +33,9 @@ int64_t StepsLeft(const v1::Job& job) {
   int64_t left = 0;
   for (int i = 0; i < job.spec().curriculum().stages_size(); ++i) {
     if (i < job.curriculum().stages_size() && job.curriculum().stages(i).done()) continue;
-    int64_t done = i < job.curriculum().stages_size() ? static_cast<int64_t>(job.curriculum().stages(i).steps_done()) : 0;
+    int64_t done = i < job.curriculum().stages_size()
+                       ? static_cast<int64_t>(job.curriculum().stages(i).steps_done())
+                       : 0;
     left += std::max<int64_t>(0, job.spec().curriculum().stages(i).steps() - done);
   }
   return left;
@@ -71,12 +73,18 @@ class Screen {
 
 std::string StepLine(const v1::Job& job, const v1::StepRecord& record) {
   const v1::Stage& stage = job.spec().curriculum().stages(static_cast<int>(record.stage()));
-  uint64_t first = static_cast<int>(record.stage()) < job.curriculum().stages_size() ? job.curriculum().stages(static_cast<int>(record.stage())).first_step() : 0;
-  const double elapsed = static_cast<double>(absl::ToUnixMillis(absl::Now()) - job.started_at_ms()) / 1000;
-  const double left = elapsed / static_cast<double>(std::max<uint64_t>(1, record.step())) * static_cast<double>(StepsLeft(job));
-  return absl::StrFormat("%-10s %6d  %3d/%-3d  %6.3f  %7.1f  %7.3f  %6.2f  %7.0f  %8s", stage.name().substr(0, 10), record.budget(), record.step() - first,
-                         stage.steps(), Metric(record, "reward"), Metric(record, "response_length"), Metric(record, "entropy"),
-                         Metric(record, "verifications"), Metric(record, "tokens_per_second"), ShortDuration(left));
+  uint64_t first = static_cast<int>(record.stage()) < job.curriculum().stages_size()
+                       ? job.curriculum().stages(static_cast<int>(record.stage())).first_step()
+                       : 0;
+  const double elapsed =
+      static_cast<double>(absl::ToUnixMillis(absl::Now()) - job.started_at_ms()) / 1000;
+  const double left = elapsed / static_cast<double>(std::max<uint64_t>(1, record.step())) *
+                      static_cast<double>(StepsLeft(job));
+  return absl::StrFormat("%-10s %6d  %3d/%-3d  %6.3f  %7.1f  %7.3f  %6.2f  %7.0f  %8s",
+                         stage.name().substr(0, 10), record.budget(), record.step() - first,
+                         stage.steps(), Metric(record, "reward"), Metric(record, "response_length"),
+                         Metric(record, "entropy"), Metric(record, "verifications"),
+                         Metric(record, "tokens_per_second"), ShortDuration(left));
 }
 
 }  // namespace
@@ -111,13 +119,18 @@ absl::StatusOr<v1::Job> WatchJob(v1::Jobs::Stub* jobs, const std::string& id) {
     auto reader = jobs->WatchJob(&context, request);
     v1::Job job;
     while (reader->Read(&job)) {
-      for (; choices_shown < job.curriculum().stages_size() && job.curriculum().stages(choices_shown).budget() > 0; ++choices_shown) {
+      for (; choices_shown < job.curriculum().stages_size() &&
+             job.curriculum().stages(choices_shown).budget() > 0;
+           ++choices_shown) {
         const v1::StageState& stage = job.curriculum().stages(choices_shown);
-        screen.Line(absl::StrCat("stage ", stage.name(), ": budget ", stage.budget(), " tokens", stage.has_choice() ? ". " + stage.choice().explanation() : ""));
+        screen.Line(absl::StrCat("stage ", stage.name(), ": budget ", stage.budget(), " tokens",
+                                 stage.has_choice() ? ". " + stage.choice().explanation() : ""));
         header = false;
       }
       if (job.has_last_step() && job.last_step().step() != step_shown) {
-        if (!header) screen.Line("stage      budget     step  reward   length  entropy  verif.  token/s  time left");
+        if (!header)
+          screen.Line(
+              "stage      budget     step  reward   length  entropy  verif.  token/s  time left");
         header = true;
         screen.Line(StepLine(job, job.last_step()));
         step_shown = job.last_step().step();
@@ -137,18 +150,25 @@ absl::StatusOr<v1::Job> WatchJob(v1::Jobs::Stub* jobs, const std::string& id) {
 }
 
 std::string DescribeOutcome(const v1::Job& job) {
-  std::string text = absl::StrFormat("job %s %s after %s\n", job.id(), StateName(job.state()),
-                                     ShortDuration(static_cast<double>(job.ended_at_ms() - job.started_at_ms()) / 1000));
+  std::string text = absl::StrFormat(
+      "job %s %s after %s\n", job.id(), StateName(job.state()),
+      ShortDuration(static_cast<double>(job.ended_at_ms() - job.started_at_ms()) / 1000));
   if (!job.error().empty()) absl::StrAppend(&text, "error: ", job.error(), "\n");
   for (const v1::StageState& stage : job.curriculum().stages()) {
     if (stage.evaluations_size() < 2) continue;
-    const v1::Evaluation &before = stage.evaluations(0), &after = stage.evaluations(stage.evaluations_size() - 1);
+    const v1::Evaluation &before = stage.evaluations(0),
+                         &after = stage.evaluations(stage.evaluations_size() - 1);
     absl::StrAppendFormat(&text, "stage %s, %d tokens:", stage.name(), stage.budget());
-    for (int i = 0; i < after.budgets_size(); ++i) absl::StrAppendFormat(&text, "  J(%d) %.3f → %.3f", after.budgets(i), before.j(i), after.j(i));
-    absl::StrAppendFormat(&text, "  length %.1f → %.1f\n", before.mean_length(), after.mean_length());
+    for (int i = 0; i < after.budgets_size(); ++i)
+      absl::StrAppendFormat(&text, "  J(%d) %.3f → %.3f", after.budgets(i), before.j(i),
+                            after.j(i));
+    absl::StrAppendFormat(&text, "  length %.1f → %.1f\n", before.mean_length(),
+                          after.mean_length());
   }
   if (!job.checkpoint().empty()) {
-    absl::StrAppend(&text, "model:   ", job.checkpoint(), "\nsummary: ", std::filesystem::path(job.checkpoint()).parent_path().string(), "/summary.html\n");
+    absl::StrAppend(&text, "model:   ", job.checkpoint(),
+                    "\nsummary: ", std::filesystem::path(job.checkpoint()).parent_path().string(),
+                    "/summary.html\n");
   }
   return text;
 }

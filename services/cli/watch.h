@@ -9,8 +9,9 @@
 
 namespace e3 {
 
-// Follows a job until it ends: a line a step, and what it does now on a line that rewrites itself when standard output is a terminal. Goes on when
-// the job service is away for a while. Returns the ended job.
+// Follows a job until it ends: a line a step, and what it does now on a line that rewrites itself
+// when standard output is a terminal. Goes on when the job service is away for a while. Returns the
+// ended job.
 absl::StatusOr<v1::Job> WatchJob(v1::Jobs::Stub* jobs, const std::string& id);
 
 // A few lines about an ended job: outcome, J before and after each stage, where the model is.

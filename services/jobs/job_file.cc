@@ -49,7 +49,8 @@ void FillDefaults(v1::JobSpec* spec) {
   training.MergeFrom(spec->training());
   *spec->mutable_training() = training;
   if (!spec->sampling().has_temperature()) spec->mutable_sampling()->set_temperature(1);
-  if (spec->prompting().max_prompt_tokens() == 0) spec->mutable_prompting()->set_max_prompt_tokens(1024);
+  if (spec->prompting().max_prompt_tokens() == 0)
+    spec->mutable_prompting()->set_max_prompt_tokens(1024);
   v1::Curriculum* curriculum = spec->mutable_curriculum();
   if (curriculum->grid().empty()) {
     for (int64_t budget : {4096, 8192, 16384}) curriculum->add_grid(budget);
@@ -70,7 +71,8 @@ void FillDefaults(v1::JobSpec* spec) {
 
 class Checker {
  public:
-  Checker(v1::JobSpec* spec, const YamlPositions* at, std::string base) : spec_(*spec), at_(*at), base_(std::move(base)) {}
+  Checker(v1::JobSpec* spec, const YamlPositions* at, std::string base)
+      : spec_(*spec), at_(*at), base_(std::move(base)) {}
 
   absl::Status Run() {
     E3_RETURN_IF_ERROR(CheckName());
@@ -84,7 +86,8 @@ class Checker {
 
  private:
   absl::Status CheckName() {
-    if (spec_.name().empty()) return at_.Error("name", "required: letters, digits, '-', '_' and '.'");
+    if (spec_.name().empty())
+      return at_.Error("name", "required: letters, digits, '-', '_' and '.'");
     static const std::regex kName("[A-Za-z0-9_.-]{1,64}");
     if (!std::regex_match(spec_.name(), kName)) {
       return at_.Error("name", "expected at most 64 letters, digits, '-', '_' and '.'");
@@ -106,9 +109,11 @@ class Checker {
     absl::StatusOr<ModelConfig> config = ModelConfig::Load(spec_.model());
     if (!config.ok()) return at_.Error("model", config.status().message());
     context_length_ = config->context_length;
-    if (config->eos_token_ids.empty()) return at_.Error("model", "its configuration names no eos_token_id");
+    if (config->eos_token_ids.empty())
+      return at_.Error("model", "its configuration names no eos_token_id");
     for (const char* file : {"tokenizer.json"}) {
-      if (!std::filesystem::exists(spec_.model() + "/" + file)) return at_.Error("model", absl::StrCat("no ", file, " in ", spec_.model()));
+      if (!std::filesystem::exists(spec_.model() + "/" + file))
+        return at_.Error("model", absl::StrCat("no ", file, " in ", spec_.model()));
     }
     if (!std::filesystem::exists(spec_.model() + "/model.safetensors") &&
         !std::filesystem::exists(spec_.model() + "/model.safetensors.index.json")) {
@@ -120,10 +125,13 @@ class Checker {
   absl::Status CheckPrompting() {
     const std::string& arguments = spec_.prompting().template_arguments();
     if (!arguments.empty() && !nlohmann::json::parse(arguments, nullptr, false).is_object()) {
-      return at_.Error("prompting.template_arguments", "expected a JSON object, e.g. '{\"enable_thinking\": true}'");
+      return at_.Error("prompting.template_arguments",
+                       "expected a JSON object, e.g. '{\"enable_thinking\": true}'");
     }
-    if (spec_.prompting().max_prompt_tokens() < 1) return at_.Error("prompting.max_prompt_tokens", "must be at least 1");
-    if (spec_.reward().format_score() < 0 || spec_.reward().format_score() > 1) return at_.Error("reward.format_score", "must be in [0, 1]");
+    if (spec_.prompting().max_prompt_tokens() < 1)
+      return at_.Error("prompting.max_prompt_tokens", "must be at least 1");
+    if (spec_.reward().format_score() < 0 || spec_.reward().format_score() > 1)
+      return at_.Error("reward.format_score", "must be in [0, 1]");
     return absl::OkStatus();
   }
 
@@ -131,68 +139,87 @@ class Checker {
     if (spec_.datasets().empty()) return at_.Error("datasets", "required: at least one data set");
     for (auto& [name, dataset] : *spec_.mutable_datasets()) {
       const std::string key = absl::StrCat("datasets.", name);
-      const int sources = static_cast<int>(!dataset.file().empty()) + static_cast<int>(dataset.has_countdown()) +
+      const int sources = static_cast<int>(!dataset.file().empty()) +
+                          static_cast<int>(dataset.has_countdown()) +
                           static_cast<int>(dataset.has_multiplication());
-      if (sources != 1) return at_.Error(key, "needs exactly one of: file, countdown, multiplication");
+      if (sources != 1)
+        return at_.Error(key, "needs exactly one of: file, countdown, multiplication");
       if (!dataset.task().empty() && dataset.task() != "math" && dataset.task() != "countdown") {
         return at_.Error(key + ".task", "expected math or countdown");
       }
       try {
         std::regex pattern(dataset.gold_pattern());
       } catch (const std::regex_error& e) {
-        return at_.Error(key + ".gold_pattern", absl::StrCat("not a regular expression: ", e.what()));
+        return at_.Error(key + ".gold_pattern",
+                         absl::StrCat("not a regular expression: ", e.what()));
       }
       if (dataset.has_countdown()) {
         const v1::Countdown& c = dataset.countdown();
-        if (c.numbers() != 0 && (c.numbers() < 2 || c.numbers() > 8)) return at_.Error(key + ".countdown.numbers", "must be 2 to 8");
+        if (c.numbers() != 0 && (c.numbers() < 2 || c.numbers() > 8))
+          return at_.Error(key + ".countdown.numbers", "must be 2 to 8");
         if (c.count() < 1) return at_.Error(key + ".countdown.count", "required: how many puzzles");
         for (const std::string& other : c.exclude()) {
           auto it = spec_.datasets().find(other);
-          if (it == spec_.datasets().end() || !it->second.has_countdown() || !it->second.countdown().exclude().empty()) {
-            return at_.Error(key + ".countdown.exclude", absl::StrCat("'", other, "' is not a countdown data set without an exclude of its own"));
+          if (it == spec_.datasets().end() || !it->second.has_countdown() ||
+              !it->second.countdown().exclude().empty()) {
+            return at_.Error(
+                key + ".countdown.exclude",
+                absl::StrCat("'", other,
+                             "' is not a countdown data set without an exclude of its own"));
           }
         }
       }
       if (dataset.has_multiplication()) {
-        if (dataset.multiplication().digits() < 0 || dataset.multiplication().digits() > 17) return at_.Error(key + ".multiplication.digits", "must be 1 to 17");
-        if (dataset.multiplication().count() < 1) return at_.Error(key + ".multiplication.count", "required: how many problems");
+        if (dataset.multiplication().digits() < 0 || dataset.multiplication().digits() > 17)
+          return at_.Error(key + ".multiplication.digits", "must be 1 to 17");
+        if (dataset.multiplication().count() < 1)
+          return at_.Error(key + ".multiplication.count", "required: how many problems");
       }
       if (!dataset.file().empty()) {
         E3_RETURN_IF_ERROR(ResolveHere(key + ".file", dataset.mutable_file()));
-        if (!std::filesystem::exists(dataset.file())) return at_.Error(key + ".file", absl::StrCat("no such file: ", dataset.file()));
+        if (!std::filesystem::exists(dataset.file()))
+          return at_.Error(key + ".file", absl::StrCat("no such file: ", dataset.file()));
       }
     }
     for (const auto& [name, dataset] : spec_.datasets()) {
       absl::StatusOr<std::vector<Problem>> problems = LoadDataset(spec_, name);
-      if (!problems.ok()) return at_.Error(absl::StrCat("datasets.", name), problems.status().message());
+      if (!problems.ok())
+        return at_.Error(absl::StrCat("datasets.", name), problems.status().message());
     }
     return absl::OkStatus();
   }
 
   absl::Status CheckTraining(const std::string& key, const v1::Training& t) {
     auto positive = [&](const char* name, double value) {
-      return value > 0 ? absl::OkStatus() : at_.Error(absl::StrCat(key, ".", name), "must be above 0");
+      return value > 0 ? absl::OkStatus()
+                       : at_.Error(absl::StrCat(key, ".", name), "must be above 0");
     };
     auto not_negative = [&](const char* name, double value) {
-      return value >= 0 ? absl::OkStatus() : at_.Error(absl::StrCat(key, ".", name), "must not be negative");
+      return value >= 0 ? absl::OkStatus()
+                        : at_.Error(absl::StrCat(key, ".", name), "must not be negative");
     };
     E3_RETURN_IF_ERROR(positive("prompts_per_step", static_cast<double>(t.prompts_per_step())));
     E3_RETURN_IF_ERROR(positive("group_size", static_cast<double>(t.group_size())));
-    if (t.group_size() < 2) return at_.Error(key + ".group_size", "must be at least 2: an advantage compares a group's rollouts");
+    if (t.group_size() < 2)
+      return at_.Error(key + ".group_size",
+                       "must be at least 2: an advantage compares a group's rollouts");
     E3_RETURN_IF_ERROR(positive("mini_batches", static_cast<double>(t.mini_batches())));
     if (t.prompts_per_step() % t.mini_batches() != 0) {
-      return at_.Error(key + ".mini_batches", absl::StrCat("must divide prompts_per_step (", t.prompts_per_step(), ")"));
+      return at_.Error(key + ".mini_batches",
+                       absl::StrCat("must divide prompts_per_step (", t.prompts_per_step(), ")"));
     }
     E3_RETURN_IF_ERROR(positive("micro_batch_tokens", static_cast<double>(t.micro_batch_tokens())));
     E3_RETURN_IF_ERROR(not_negative("learning_rate", t.learning_rate()));
     E3_RETURN_IF_ERROR(not_negative("weight_decay", t.weight_decay()));
     E3_RETURN_IF_ERROR(positive("epsilon", t.epsilon()));
     for (auto [name, beta] : {std::pair("beta1", t.beta1()), std::pair("beta2", t.beta2())}) {
-      if (beta < 0 || beta >= 1) return at_.Error(absl::StrCat(key, ".", name), "must be in [0, 1)");
+      if (beta < 0 || beta >= 1)
+        return at_.Error(absl::StrCat(key, ".", name), "must be in [0, 1)");
     }
     E3_RETURN_IF_ERROR(not_negative("warmup_updates", static_cast<double>(t.warmup_updates())));
     E3_RETURN_IF_ERROR(not_negative("max_grad_norm", t.max_grad_norm()));
-    if (t.clip_low() < 0 || t.clip_low() > 1) return at_.Error(key + ".clip_low", "must be in [0, 1]");
+    if (t.clip_low() < 0 || t.clip_low() > 1)
+      return at_.Error(key + ".clip_low", "must be in [0, 1]");
     E3_RETURN_IF_ERROR(not_negative("clip_high", t.clip_high()));
     if (t.dual_clip() <= 1) return at_.Error(key + ".dual_clip", "must be above 1");
     E3_RETURN_IF_ERROR(not_negative("kl_coef", t.kl_coef()));
@@ -202,11 +229,16 @@ class Checker {
   }
 
   absl::Status CheckSampling(const std::string& key, const v1::Sampling& s) {
-    if (s.temperature() <= 0) return at_.Error(key + ".temperature", "must be above 0: training needs draws from the policy");
-    for (auto [name, set] : {std::pair("top_p", s.top_p() != 0 && s.top_p() != 1), std::pair("min_p", s.min_p() != 0), std::pair("top_k", s.top_k() != 0)}) {
+    if (s.temperature() <= 0)
+      return at_.Error(key + ".temperature",
+                       "must be above 0: training needs draws from the policy");
+    for (auto [name, set] :
+         {std::pair("top_p", s.top_p() != 0 && s.top_p() != 1), std::pair("min_p", s.min_p() != 0),
+          std::pair("top_k", s.top_k() != 0)}) {
       if (set) {
         return at_.Error(absl::StrCat(key, ".", name),
-                         "is refused for training: the log-probabilities of truncated sampling are not the policy's");
+                         "is refused for training: the log-probabilities of truncated sampling are "
+                         "not the policy's");
       }
     }
     return absl::OkStatus();
@@ -216,14 +248,19 @@ class Checker {
     const v1::Curriculum& c = spec_.curriculum();
     int64_t previous = 0;
     for (int i = 0; i < c.grid_size(); ++i) {
-      if (c.grid(i) <= previous) return at_.Error(absl::StrCat("curriculum.grid[", i, "]"), "the grid must be ascending and above 0");
+      if (c.grid(i) <= previous)
+        return at_.Error(absl::StrCat("curriculum.grid[", i, "]"),
+                         "the grid must be ascending and above 0");
       previous = c.grid(i);
     }
     if (c.kappa() <= 1) return at_.Error("curriculum.kappa", "must be above 1 (Eq. 2)");
-    if (c.measurement().prompts() < 1) return at_.Error("curriculum.measurement.prompts", "must be at least 1");
-    if (c.measurement().samples() < 1) return at_.Error("curriculum.measurement.samples", "must be at least 1");
+    if (c.measurement().prompts() < 1)
+      return at_.Error("curriculum.measurement.prompts", "must be at least 1");
+    if (c.measurement().samples() < 1)
+      return at_.Error("curriculum.measurement.samples", "must be at least 1");
     if (c.measurement().pass_at() < 1 || c.measurement().pass_at() > c.measurement().samples()) {
-      return at_.Error("curriculum.measurement.pass_at", absl::StrCat("must be 1 to samples (", c.measurement().samples(), ")"));
+      return at_.Error("curriculum.measurement.pass_at",
+                       absl::StrCat("must be 1 to samples (", c.measurement().samples(), ")"));
     }
     if (c.stages().empty()) return at_.Error("curriculum.stages", "required: at least one stage");
     for (int i = 0; i < c.stages_size(); ++i) {
@@ -232,9 +269,12 @@ class Checker {
       std::vector<std::string> names;
       for (const auto& [name, dataset] : spec_.datasets()) names.push_back(name);
       std::sort(names.begin(), names.end());
-      for (auto [field, name] : {std::pair("dataset", stage.dataset()), std::pair("evaluation", stage.evaluation())}) {
+      for (auto [field, name] :
+           {std::pair("dataset", stage.dataset()), std::pair("evaluation", stage.evaluation())}) {
         if (spec_.datasets().count(name) == 0) {
-          return at_.Error(absl::StrCat(key, ".", field), absl::StrCat("no data set '", name, "'; there are: ", absl::StrJoin(names, ", ")));
+          return at_.Error(
+              absl::StrCat(key, ".", field),
+              absl::StrCat("no data set '", name, "'; there are: ", absl::StrJoin(names, ", ")));
         }
       }
       if (stage.steps() < 1) return at_.Error(key + ".steps", "required: at least 1");
@@ -243,12 +283,16 @@ class Checker {
       if (stage.budget() == "auto") {
         budget = c.grid(c.grid_size() - 1);
       } else if (!absl::SimpleAtoi(stage.budget(), &budget) || budget < 1) {
-        return at_.Error(key + ".budget", absl::StrCat("expected \"auto\" or a number of tokens, got '", stage.budget(), "'"));
+        return at_.Error(
+            key + ".budget",
+            absl::StrCat("expected \"auto\" or a number of tokens, got '", stage.budget(), "'"));
       }
       if (2 * std::max(budget, c.grid(c.grid_size() - 1)) >= context_length_) {
-        return at_.Error(stage.budget() == "auto" ? "curriculum.grid" : key + ".budget",
-                         absl::StrCat("twice the largest budget (", 2 * std::max(budget, c.grid(c.grid_size() - 1)),
-                                      " tokens) does not fit in the model's context of ", context_length_));
+        return at_.Error(
+            stage.budget() == "auto" ? "curriculum.grid" : key + ".budget",
+            absl::StrCat("twice the largest budget (",
+                         2 * std::max(budget, c.grid(c.grid_size() - 1)),
+                         " tokens) does not fit in the model's context of ", context_length_));
       }
       v1::Training training = spec_.training();
       training.MergeFrom(stage.training());
@@ -272,7 +316,8 @@ absl::StatusOr<v1::JobSpec> ParseJob(const std::string& yaml, const std::string&
   v1::JobSpec spec;
   E3_ASSIGN_OR_RETURN(YamlPositions positions, ParseYamlMessage(yaml, path, &spec));
   FillDefaults(&spec);
-  E3_RETURN_IF_ERROR(Checker(&spec, &positions, std::filesystem::absolute(path).parent_path().string()).Run());
+  E3_RETURN_IF_ERROR(
+      Checker(&spec, &positions, std::filesystem::absolute(path).parent_path().string()).Run());
   return spec;
 }
 

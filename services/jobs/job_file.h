@@ -9,8 +9,9 @@
 
 namespace e3 {
 
-// Parses `yaml`, fills in every default, makes paths absolute (relative ones start at the folder of `path`), and checks everything that can be
-// known before the job runs: keys, types, ranges, names, files, data. InvalidArgument "FILE:LINE:COLUMN: KEY: what was expected".
+// Parses `yaml`, fills in every default, makes paths absolute (relative ones start at the folder of
+// `path`), and checks everything that can be known before the job runs: keys, types, ranges, names,
+// files, data. InvalidArgument "FILE:LINE:COLUMN: KEY: what was expected".
 absl::StatusOr<v1::JobSpec> ParseJob(const std::string& yaml, const std::string& path);
 
 }  // namespace e3

@@ -19,11 +19,13 @@ namespace {
 int64_t NowMs() { return absl::ToUnixMillis(absl::Now()); }
 
 bool Ended(const v1::Job& job) {
-  return job.state() == v1::JOB_STATE_SUCCEEDED || job.state() == v1::JOB_STATE_FAILED || job.state() == v1::JOB_STATE_CANCELLED;
+  return job.state() == v1::JOB_STATE_SUCCEEDED || job.state() == v1::JOB_STATE_FAILED ||
+         job.state() == v1::JOB_STATE_CANCELLED;
 }
 
 grpc::Status NoSuchJob(const std::string& id) {
-  return grpc::Status(grpc::StatusCode::NOT_FOUND, absl::StrCat("no job '", id, "' ('e3 list' shows all)"));
+  return grpc::Status(grpc::StatusCode::NOT_FOUND,
+                      absl::StrCat("no job '", id, "' ('e3 list' shows all)"));
 }
 
 std::chrono::milliseconds Duration(double seconds) {
@@ -37,9 +39,11 @@ absl::StatusOr<std::unique_ptr<JobService>> JobService::Open(Store* store) {
   E3_ASSIGN_OR_RETURN(auto entries, store->Scan("job/"));
   for (const auto& [key, bytes] : entries) {
     v1::Job job;
-    if (!job.ParseFromString(bytes)) return absl::DataLossError(absl::StrCat("record ", key, " cannot be read"));
+    if (!job.ParseFromString(bytes))
+      return absl::DataLossError(absl::StrCat("record ", key, " cannot be read"));
     // Whoever runs it may still be alive: give it time to report before another may take it.
-    if (job.state() == v1::JOB_STATE_RUNNING) service->leases_[job.id()] = {"", Clock::now() + Duration(0)};
+    if (job.state() == v1::JOB_STATE_RUNNING)
+      service->leases_[job.id()] = {"", Clock::now() + Duration(0)};
     service->jobs_[job.id()] = std::move(job);
   }
   service->CountStates();
@@ -58,19 +62,22 @@ absl::Status JobService::Save(v1::Job job) {
 void JobService::CountStates() {
   std::map<v1::JobState, int> counts;
   for (const auto& [id, job] : jobs_) ++counts[job.state()];
-  for (auto [state, name] : {std::pair(v1::JOB_STATE_QUEUED, "queued"), std::pair(v1::JOB_STATE_RUNNING, "running"),
-                             std::pair(v1::JOB_STATE_SUCCEEDED, "succeeded"), std::pair(v1::JOB_STATE_FAILED, "failed"),
-                             std::pair(v1::JOB_STATE_CANCELLED, "cancelled")}) {
+  for (auto [state, name] :
+       {std::pair(v1::JOB_STATE_QUEUED, "queued"), std::pair(v1::JOB_STATE_RUNNING, "running"),
+        std::pair(v1::JOB_STATE_SUCCEEDED, "succeeded"), std::pair(v1::JOB_STATE_FAILED, "failed"),
+        std::pair(v1::JOB_STATE_CANCELLED, "cancelled")}) {
     GaugeMetric("e3_jobs", "Jobs by state", {{"state", name}}).Set(counts[state]);
   }
 }
 
-grpc::Status JobService::SubmitJob(grpc::ServerContext*, const v1::SubmitJobRequest* request, v1::SubmitJobReply* reply) {
+grpc::Status JobService::SubmitJob(grpc::ServerContext*, const v1::SubmitJobRequest* request,
+                                   v1::SubmitJobReply* reply) {
   const std::string key = "key/" + request->idempotency_key();
   {
     std::lock_guard<std::mutex> lock(mutex_);
     v1::GetJobRequest earlier;
-    if (!request->idempotency_key().empty() && store_->Get(key, &earlier).ok() && jobs_.count(earlier.id()) > 0) {
+    if (!request->idempotency_key().empty() && store_->Get(key, &earlier).ok() &&
+        jobs_.count(earlier.id()) > 0) {
       *reply->mutable_job() = jobs_[earlier.id()];
       return grpc::Status::OK;
     }
@@ -90,7 +97,8 @@ grpc::Status JobService::SubmitJob(grpc::ServerContext*, const v1::SubmitJobRequ
   job.set_revision(1);
   v1::GetJobRequest by_key;
   by_key.set_id(job.id());
-  std::vector<std::pair<std::string, const google::protobuf::MessageLite*>> entries = {{"job/" + job.id(), &job}};
+  std::vector<std::pair<std::string, const google::protobuf::MessageLite*>> entries = {
+      {"job/" + job.id(), &job}};
   if (!request->idempotency_key().empty()) entries.emplace_back(key, &by_key);
   if (absl::Status status = store_->PutAll(entries); !status.ok()) return ToGrpc(status);
   Log("info", "job submitted", {{"job", job.id()}});
@@ -101,7 +109,8 @@ grpc::Status JobService::SubmitJob(grpc::ServerContext*, const v1::SubmitJobRequ
   return grpc::Status::OK;
 }
 
-grpc::Status JobService::GetJob(grpc::ServerContext*, const v1::GetJobRequest* request, v1::Job* reply) {
+grpc::Status JobService::GetJob(grpc::ServerContext*, const v1::GetJobRequest* request,
+                                v1::Job* reply) {
   std::lock_guard<std::mutex> lock(mutex_);
   auto it = jobs_.find(request->id());
   if (it == jobs_.end()) return NoSuchJob(request->id());
@@ -109,16 +118,20 @@ grpc::Status JobService::GetJob(grpc::ServerContext*, const v1::GetJobRequest* r
   return grpc::Status::OK;
 }
 
-grpc::Status JobService::ListJobs(grpc::ServerContext*, const v1::ListJobsRequest*, v1::ListJobsReply* reply) {
+grpc::Status JobService::ListJobs(grpc::ServerContext*, const v1::ListJobsRequest*,
+                                  v1::ListJobsReply* reply) {
   std::lock_guard<std::mutex> lock(mutex_);
   std::vector<const v1::Job*> jobs;
   for (const auto& [id, job] : jobs_) jobs.push_back(&job);
-  std::sort(jobs.begin(), jobs.end(), [](const v1::Job* a, const v1::Job* b) { return a->submitted_at_ms() > b->submitted_at_ms(); });
+  std::sort(jobs.begin(), jobs.end(), [](const v1::Job* a, const v1::Job* b) {
+    return a->submitted_at_ms() > b->submitted_at_ms();
+  });
   for (const v1::Job* job : jobs) *reply->add_jobs() = *job;
   return grpc::Status::OK;
 }
 
-grpc::Status JobService::WatchJob(grpc::ServerContext* context, const v1::GetJobRequest* request, grpc::ServerWriter<v1::Job>* writer) {
+grpc::Status JobService::WatchJob(grpc::ServerContext* context, const v1::GetJobRequest* request,
+                                  grpc::ServerWriter<v1::Job>* writer) {
   uint64_t seen = 0;
   std::unique_lock<std::mutex> lock(mutex_);
   while (!context->IsCancelled()) {
@@ -133,13 +146,15 @@ grpc::Status JobService::WatchJob(grpc::ServerContext* context, const v1::GetJob
       lock.lock();
       continue;
     }
-    if (draining_) return grpc::Status(grpc::StatusCode::UNAVAILABLE, "the job service is stopping");
+    if (draining_)
+      return grpc::Status(grpc::StatusCode::UNAVAILABLE, "the job service is stopping");
     changed_.wait_for(lock, std::chrono::milliseconds(500));
   }
   return grpc::Status::OK;
 }
 
-grpc::Status JobService::CancelJob(grpc::ServerContext*, const v1::CancelJobRequest* request, v1::Job* reply) {
+grpc::Status JobService::CancelJob(grpc::ServerContext*, const v1::CancelJobRequest* request,
+                                   v1::Job* reply) {
   std::lock_guard<std::mutex> lock(mutex_);
   auto it = jobs_.find(request->id());
   if (it == jobs_.end()) return NoSuchJob(request->id());
@@ -157,18 +172,22 @@ grpc::Status JobService::CancelJob(grpc::ServerContext*, const v1::CancelJobRequ
   return grpc::Status::OK;
 }
 
-grpc::Status JobService::LeaseJob(grpc::ServerContext*, const v1::LeaseJobRequest* request, v1::LeaseJobReply* reply) {
+grpc::Status JobService::LeaseJob(grpc::ServerContext*, const v1::LeaseJobRequest* request,
+                                  v1::LeaseJobReply* reply) {
   std::lock_guard<std::mutex> lock(mutex_);
   // The pool belongs to the running job; only when there is none does the queue move.
   const v1::Job* next = nullptr;
   for (const auto& [id, job] : jobs_) {
     if (job.state() == v1::JOB_STATE_RUNNING) {
       const Lease& lease = leases_[id];
-      if (lease.holder != request->holder() && Clock::now() < lease.expires) return grpc::Status::OK;
+      if (lease.holder != request->holder() && Clock::now() < lease.expires)
+        return grpc::Status::OK;
       next = &job;
       break;
     }
-    if (job.state() == v1::JOB_STATE_QUEUED && (next == nullptr || job.submitted_at_ms() < next->submitted_at_ms())) next = &job;
+    if (job.state() == v1::JOB_STATE_QUEUED &&
+        (next == nullptr || job.submitted_at_ms() < next->submitted_at_ms()))
+      next = &job;
   }
   if (next == nullptr) return grpc::Status::OK;
   v1::Job job = *next;
@@ -183,15 +202,19 @@ grpc::Status JobService::LeaseJob(grpc::ServerContext*, const v1::LeaseJobReques
   return grpc::Status::OK;
 }
 
-grpc::Status JobService::ReportProgress(grpc::ServerContext*, const v1::ReportProgressRequest* request, v1::ReportProgressReply* reply) {
+grpc::Status JobService::ReportProgress(grpc::ServerContext*,
+                                        const v1::ReportProgressRequest* request,
+                                        v1::ReportProgressReply* reply) {
   std::lock_guard<std::mutex> lock(mutex_);
   auto it = jobs_.find(request->job_id());
   if (it == jobs_.end()) return NoSuchJob(request->job_id());
   v1::Job job = it->second;
   Lease& lease = leases_[job.id()];
-  const bool mine = lease.holder == request->holder() || (lease.holder.empty() && job.state() == v1::JOB_STATE_RUNNING);
+  const bool mine = lease.holder == request->holder() ||
+                    (lease.holder.empty() && job.state() == v1::JOB_STATE_RUNNING);
   if (Ended(job) || !mine) {
-    return grpc::Status(grpc::StatusCode::FAILED_PRECONDITION, absl::StrCat("the lease of job ", job.id(), " is lost"));
+    return grpc::Status(grpc::StatusCode::FAILED_PRECONDITION,
+                        absl::StrCat("the lease of job ", job.id(), " is lost"));
   }
   lease = {request->holder(), Clock::now() + Duration(request->duration())};
   bool changed = false;
@@ -217,7 +240,8 @@ grpc::Status JobService::ReportProgress(grpc::ServerContext*, const v1::ReportPr
     changed = true;
     if (Ended(job)) {
       job.set_ended_at_ms(NowMs());
-      Log("info", "job ended", {{"job", job.id()}, {"state", v1::JobState_Name(job.state())}, {"error", job.error()}});
+      Log("info", "job ended",
+          {{"job", job.id()}, {"state", v1::JobState_Name(job.state())}, {"error", job.error()}});
     }
   }
   if (changed) {

@@ -19,13 +19,18 @@ class JobService final : public v1::Jobs::Service {
   // `store` outlives the service. Reads all jobs.
   static absl::StatusOr<std::unique_ptr<JobService>> Open(Store* store);
 
-  grpc::Status SubmitJob(grpc::ServerContext*, const v1::SubmitJobRequest*, v1::SubmitJobReply*) override;
+  grpc::Status SubmitJob(grpc::ServerContext*, const v1::SubmitJobRequest*,
+                         v1::SubmitJobReply*) override;
   grpc::Status GetJob(grpc::ServerContext*, const v1::GetJobRequest*, v1::Job*) override;
-  grpc::Status ListJobs(grpc::ServerContext*, const v1::ListJobsRequest*, v1::ListJobsReply*) override;
-  grpc::Status WatchJob(grpc::ServerContext*, const v1::GetJobRequest*, grpc::ServerWriter<v1::Job>*) override;
+  grpc::Status ListJobs(grpc::ServerContext*, const v1::ListJobsRequest*,
+                        v1::ListJobsReply*) override;
+  grpc::Status WatchJob(grpc::ServerContext*, const v1::GetJobRequest*,
+                        grpc::ServerWriter<v1::Job>*) override;
   grpc::Status CancelJob(grpc::ServerContext*, const v1::CancelJobRequest*, v1::Job*) override;
-  grpc::Status LeaseJob(grpc::ServerContext*, const v1::LeaseJobRequest*, v1::LeaseJobReply*) override;
-  grpc::Status ReportProgress(grpc::ServerContext*, const v1::ReportProgressRequest*, v1::ReportProgressReply*) override;
+  grpc::Status LeaseJob(grpc::ServerContext*, const v1::LeaseJobRequest*,
+                        v1::LeaseJobReply*) override;
+  grpc::Status ReportProgress(grpc::ServerContext*, const v1::ReportProgressRequest*,
+                              v1::ReportProgressReply*) override;
 
   // Ends all watches.
   void Drain();

@@ -14,7 +14,8 @@ int main(int argc, char** argv) {
   e3::ServerProcess process("job-service", flags);
   auto store = e3::Store::Open(state);
   if (!store.ok()) {
-    e3::Log("error", "cannot open the database", {{"error", std::string(store.status().message())}});
+    e3::Log("error", "cannot open the database",
+            {{"error", std::string(store.status().message())}});
     return 1;
   }
   auto service = e3::JobService::Open(store->get());

@@ -31,7 +31,8 @@ const char* FinishName(Finish finish) { return finish == Finish::kStop ? "stop" 
 absl::Status Print(const Pending& pending, const Tokenizer& tokenizer, JsonlWriter& writer) {
   for (size_t i = 0; i < pending.samples.size(); ++i) {
     const Sample& sample = pending.samples[i];
-    E3_ASSIGN_OR_RETURN(std::string text, tokenizer.Decode(sample.tokens, /*skip_special_tokens=*/true));
+    E3_ASSIGN_OR_RETURN(std::string text,
+                        tokenizer.Decode(sample.tokens, /*skip_special_tokens=*/true));
     E3_RETURN_IF_ERROR(writer.Write({{"id", pending.id},
                                      {"sample", i},
                                      {"token_ids", sample.tokens},
@@ -53,7 +54,8 @@ absl::Status RunGenerate(const GenerateOptions& o) {
 
   EngineLimits limits;
   limits.scheduler.max_sequences = std::max(o.max_sequences, o.samples);
-  limits.num_blocks = static_cast<int32_t>((o.kv_cache_mib << 20) / TransformerRunner::BlockBytes(*model));
+  limits.num_blocks =
+      static_cast<int32_t>((o.kv_cache_mib << 20) / TransformerRunner::BlockBytes(*model));
   limits.context_length = model->config().context_length;
   limits.eos_token_ids = model->config().eos_token_ids;
   TransformerRunner runner(model.get(), limits.num_blocks);
@@ -83,8 +85,10 @@ absl::Status RunGenerate(const GenerateOptions& o) {
       request.sampling = {o.temperature, o.top_p, o.min_p, o.top_k};
       // A line's draws do not depend on the lines around it, only on its position.
       request.seed = o.seed + next_request * 0x9E3779B97F4A7C15u;
-      if (absl::Status status = engine.Add(request); !status.ok()) return reader->Error(status.message());
-      pending.push_back({line->value("id", Json(reader->line())), next_request, std::vector<Sample>(static_cast<size_t>(o.samples)), o.samples});
+      if (absl::Status status = engine.Add(request); !status.ok())
+        return reader->Error(status.message());
+      pending.push_back({line->value("id", Json(reader->line())), next_request,
+                         std::vector<Sample>(static_cast<size_t>(o.samples)), o.samples});
       ++next_request;
     }
     for (const TokenOutput& output : engine.Step()) {
@@ -102,9 +106,11 @@ absl::Status RunGenerate(const GenerateOptions& o) {
       ++first_pending;
       ++done;
     }
-    double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    double seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
     progress.Show(absl::StrFormat("%d prompts done, %d running, %d tokens, %.0f tokens/s", done,
-                                  engine.scheduler().num_running(), tokens, static_cast<double>(tokens) / seconds));
+                                  engine.scheduler().num_running(), tokens,
+                                  static_cast<double>(tokens) / seconds));
   }
   return writer->Close();
 }

@@ -32,7 +32,8 @@ absl::StatusOr<std::optional<Json>> JsonlReader::Next() {
 }
 
 absl::Status JsonlReader::Error(absl::string_view message) const {
-  return absl::InvalidArgumentError(absl::StrCat(path_ == "-" ? "standard input" : path_, ":", line_, ": ", message));
+  return absl::InvalidArgumentError(
+      absl::StrCat(path_ == "-" ? "standard input" : path_, ":", line_, ": ", message));
 }
 
 absl::StatusOr<std::unique_ptr<JsonlWriter>> JsonlWriter::Open(const std::string& path) {
@@ -50,17 +51,22 @@ absl::StatusOr<std::unique_ptr<JsonlWriter>> JsonlWriter::Open(const std::string
 absl::Status JsonlWriter::Write(const Json& line) {
   *out_ << line.dump(-1, ' ', false, Json::error_handler_t::replace) << '\n';
   if (path_ == "-") out_->flush();
-  if (!*out_) return absl::UnavailableError(absl::StrCat("cannot write ", path_, " (disk full, or the reader is gone)"));
+  if (!*out_)
+    return absl::UnavailableError(
+        absl::StrCat("cannot write ", path_, " (disk full, or the reader is gone)"));
   return absl::OkStatus();
 }
 
 absl::Status JsonlWriter::Close() {
   out_->flush();
-  if (!*out_) return absl::UnavailableError(absl::StrCat("cannot write ", path_, " (disk full, or the reader is gone)"));
+  if (!*out_)
+    return absl::UnavailableError(
+        absl::StrCat("cannot write ", path_, " (disk full, or the reader is gone)"));
   return absl::OkStatus();
 }
 
-ProgressLine::ProgressLine(std::string name) : name_(std::move(name)), terminal_(isatty(STDERR_FILENO) != 0) {}
+ProgressLine::ProgressLine(std::string name)
+    : name_(std::move(name)), terminal_(isatty(STDERR_FILENO) != 0) {}
 
 ProgressLine::~ProgressLine() {
   if (shown_) std::cerr << "\n";

@@ -45,7 +45,8 @@ class JsonlWriter {
   std::ostream* out_ = nullptr;
 };
 
-// "name  12/100  rate" on one line of standard error that rewrites itself, when that is a terminal; nothing otherwise.
+// "name  12/100  rate" on one line of standard error that rewrites itself, when that is a terminal;
+// nothing otherwise.
 class ProgressLine {
  public:
   explicit ProgressLine(std::string name);

@@ -1,4 +1,5 @@
-// e3-offline: the commands of `e3` that run models without services. `e3 generate …` runs `e3-offline generate …`.
+// e3-offline: the commands of `e3` that run models without services. `e3 generate …` runs
+// `e3-offline generate …`.
 #include <ATen/Parallel.h>
 
 #include <iostream>
@@ -10,7 +11,8 @@
 namespace e3 {
 
 void SetThreads(int threads) {
-  at::set_num_threads(threads > 0 ? threads : static_cast<int>(std::max(1u, std::thread::hardware_concurrency())));
+  at::set_num_threads(
+      threads > 0 ? threads : static_cast<int>(std::max(1u, std::thread::hardware_concurrency())));
 }
 
 }  // namespace e3
@@ -22,40 +24,67 @@ int main(int argc, char** argv) {
 
   auto in_out = [](CLI::App* command, std::string& in, std::string& out) {
     command->add_option("--in", in, "JSONL to read; - for standard input")->capture_default_str();
-    command->add_option("--out", out, "JSONL to write; - for standard output")->capture_default_str();
+    command->add_option("--out", out, "JSONL to write; - for standard output")
+        ->capture_default_str();
   };
 
   e3::GenerateOptions generate;
-  CLI::App* generate_command = app.add_subcommand("generate", "Sample responses to prompts, within a token budget");
+  CLI::App* generate_command =
+      app.add_subcommand("generate", "Sample responses to prompts, within a token budget");
   generate_command->footer(
-      "A line has \"prompt\" (text), \"messages\" (a chat) or \"token_ids\", and optionally \"id\". Out, a line a sample, in order:\n"
+      "A line has \"prompt\" (text), \"messages\" (a chat) or \"token_ids\", and optionally "
+      "\"id\". Out, a line a sample, in order:\n"
       "id, sample, token_ids, text, logprobs, finish_reason (stop, length).\n\n"
-      "  echo '{\"prompt\": \"Numbers 3 7 12 Target 33 <think>\"}' | e3 generate --model deploy/models/countdown-starter --budget 64");
+      "  echo '{\"prompt\": \"Numbers 3 7 12 Target 33 <think>\"}' | e3 generate --model "
+      "deploy/models/countdown-starter --budget 64");
   generate_command->add_option("--model", generate.model, "Hugging Face folder")->required();
   in_out(generate_command, generate.in, generate.out);
-  generate_command->add_option("--budget", generate.budget, "New tokens at most")->required()->check(CLI::PositiveNumber);
-  generate_command->add_option("--samples", generate.samples, "Samples a prompt")->check(CLI::PositiveNumber)->capture_default_str();
-  generate_command->add_option("--temperature", generate.temperature, "0 is greedy")->check(CLI::NonNegativeNumber)->capture_default_str();
-  generate_command->add_option("--top-p", generate.top_p, "Nucleus sampling; 1 is off")->check(CLI::Range(0.0, 1.0))->capture_default_str();
-  generate_command->add_option("--min-p", generate.min_p, "Relative probability floor; 0 is off")->check(CLI::Range(0.0, 1.0))->capture_default_str();
-  generate_command->add_option("--top-k", generate.top_k, "Most likely tokens kept; 0 is off")->check(CLI::NonNegativeNumber)->capture_default_str();
-  generate_command->add_option("--seed", generate.seed, "Same seed, same samples")->capture_default_str();
-  generate_command->add_option("--threads", generate.threads, "0: one a core")->capture_default_str();
-  generate_command->add_option("--kv-cache-mib", generate.kv_cache_mib, "Memory of the KV cache")->check(CLI::PositiveNumber)->capture_default_str();
-  generate_command->add_option("--max-sequences", generate.max_sequences, "Samples running at once")->check(CLI::PositiveNumber)->capture_default_str();
+  generate_command->add_option("--budget", generate.budget, "New tokens at most")
+      ->required()
+      ->check(CLI::PositiveNumber);
+  generate_command->add_option("--samples", generate.samples, "Samples a prompt")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  generate_command->add_option("--temperature", generate.temperature, "0 is greedy")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  generate_command->add_option("--top-p", generate.top_p, "Nucleus sampling; 1 is off")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
+  generate_command->add_option("--min-p", generate.min_p, "Relative probability floor; 0 is off")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
+  generate_command->add_option("--top-k", generate.top_k, "Most likely tokens kept; 0 is off")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  generate_command->add_option("--seed", generate.seed, "Same seed, same samples")
+      ->capture_default_str();
+  generate_command->add_option("--threads", generate.threads, "0: one a core")
+      ->capture_default_str();
+  generate_command->add_option("--kv-cache-mib", generate.kv_cache_mib, "Memory of the KV cache")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  generate_command->add_option("--max-sequences", generate.max_sequences, "Samples running at once")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   generate_command->callback([&] { status = e3::RunGenerate(generate); });
 
   e3::ScoreOptions score;
   CLI::App* score_command = app.add_subcommand("score", "Log-probabilities of given tokens");
-  score_command->footer("A line has \"token_ids\" or \"text\". Out: id, token_ids, logprobs (natural, temperature 1; the first is null).");
+  score_command->footer(
+      "A line has \"token_ids\" or \"text\". Out: id, token_ids, logprobs (natural, temperature 1; "
+      "the first is null).");
   score_command->add_option("--model", score.model, "Hugging Face folder")->required();
   in_out(score_command, score.in, score.out);
   score_command->add_option("--threads", score.threads, "0: one a core")->capture_default_str();
   score_command->callback([&] { status = e3::RunScore(score); });
 
   e3::TokenizeOptions tokenize;
-  CLI::App* encode_command = app.add_subcommand("encode", "Token ids of prompts and chats, as generation sees them");
-  encode_command->footer("A line has \"prompt\" or \"messages\" (and optionally \"chat_template_arguments\"). Out: id, token_ids.");
+  CLI::App* encode_command =
+      app.add_subcommand("encode", "Token ids of prompts and chats, as generation sees them");
+  encode_command->footer(
+      "A line has \"prompt\" or \"messages\" (and optionally \"chat_template_arguments\"). Out: "
+      "id, token_ids.");
   CLI::App* decode_command = app.add_subcommand("decode", "Text of token ids");
   decode_command->footer("A line has \"token_ids\". Out: id, text.");
   for (CLI::App* command : {encode_command, decode_command}) {
@@ -66,13 +95,21 @@ int main(int argc, char** argv) {
   decode_command->callback([&] { status = e3::RunDecode(tokenize); });
 
   e3::VerifyOptions verify;
-  CLI::App* verify_command = app.add_subcommand("verify", "Judge responses as the reward service does");
+  CLI::App* verify_command =
+      app.add_subcommand("verify", "Judge responses as the reward service does");
   verify_command->footer(
-      "math: a line has \"response\" and \"gold\". countdown: \"response\", \"numbers\", \"target\". multiplication: \"response\", \"a\", \"b\".\n"
+      "math: a line has \"response\" and \"gold\". countdown: \"response\", \"numbers\", "
+      "\"target\". multiplication: \"response\", \"a\", \"b\".\n"
       "Out: id, score, extracted, rule, reason.");
-  verify_command->add_option("task", verify.task, "math, countdown or multiplication")->required()->check(CLI::IsMember({"math", "countdown", "multiplication"}));
+  verify_command->add_option("task", verify.task, "math, countdown or multiplication")
+      ->required()
+      ->check(CLI::IsMember({"math", "countdown", "multiplication"}));
   in_out(verify_command, verify.in, verify.out);
-  verify_command->add_option("--format-score", verify.format_score, "Countdown: score of a well-formed answer that misses")->check(CLI::Range(0.0, 1.0))->capture_default_str();
+  verify_command
+      ->add_option("--format-score", verify.format_score,
+                   "Countdown: score of a well-formed answer that misses")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
   verify_command->callback([&] { status = e3::RunVerify(verify); });
 
   e3::SftOptions sft;

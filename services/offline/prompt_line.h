@@ -10,8 +10,9 @@
 
 namespace e3 {
 
-// Token ids of a line with exactly one of "prompt" (text, encoded with the tokenizer's special tokens), "messages" (a chat, with optional
-// "chat_template_arguments") and "token_ids". InvalidArgument says what was expected.
+// Token ids of a line with exactly one of "prompt" (text, encoded with the tokenizer's special
+// tokens), "messages" (a chat, with optional "chat_template_arguments") and "token_ids".
+// InvalidArgument says what was expected.
 absl::StatusOr<std::vector<uint32_t>> PromptIds(const Json& line, const PromptEncoder& encoder);
 
 // The list of token ids in field "token_ids".

@@ -26,17 +26,20 @@ absl::Status RunScore(const ScoreOptions& o) {
       if (!given.ok()) return reader->Error(given.status().message());
       ids = *std::move(given);
       for (uint32_t id : ids) {
-        if (id >= model->config().vocab_size) return reader->Error(absl::StrCat("token id ", id, " is not in the vocabulary"));
+        if (id >= model->config().vocab_size)
+          return reader->Error(absl::StrCat("token id ", id, " is not in the vocabulary"));
       }
     } else if (line->contains("text") && (*line)["text"].is_string()) {
-      absl::StatusOr<std::vector<uint32_t>> encoded = encoder->EncodeText((*line)["text"].get<std::string>());
+      absl::StatusOr<std::vector<uint32_t>> encoded =
+          encoder->EncodeText((*line)["text"].get<std::string>());
       if (!encoded.ok()) return reader->Error(encoded.status().message());
       ids = *std::move(encoded);
     } else {
       return reader->Error("expected \"token_ids\" or \"text\"");
     }
     if (static_cast<int64_t>(ids.size()) > model->config().context_length) {
-      return reader->Error(absl::StrCat(ids.size(), " tokens exceed the model's context of ", model->config().context_length));
+      return reader->Error(absl::StrCat(ids.size(), " tokens exceed the model's context of ",
+                                        model->config().context_length));
     }
     Json logprobs = Json::array();
     if (!ids.empty()) logprobs.push_back(nullptr);
@@ -46,7 +49,9 @@ absl::Status RunScore(const ScoreOptions& o) {
       const float* data = scores.const_data_ptr<float>();
       for (int64_t i = 0; i < scores.size(0); ++i) logprobs.push_back(data[i]);
     }
-    E3_RETURN_IF_ERROR(writer->Write({{"id", line->value("id", Json(reader->line()))}, {"token_ids", ids}, {"logprobs", logprobs}}));
+    E3_RETURN_IF_ERROR(writer->Write({{"id", line->value("id", Json(reader->line()))},
+                                      {"token_ids", ids},
+                                      {"logprobs", logprobs}}));
     progress.Show(absl::StrFormat("%d lines", reader->line()));
   }
   return writer->Close();

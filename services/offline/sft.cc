@@ -50,7 +50,8 @@ absl::StatusOr<v1::SftSpec> ParseSftFile(const std::string& file) {
   if (spec.model().empty()) return at.Error("model", "required: the folder to start from");
   if (spec.output().empty()) return at.Error("output", "required: the folder to write");
   if (spec.training().steps() < 1) return at.Error("training.steps", "must be at least 1");
-  for (auto [key, path] : {std::pair{"model", spec.mutable_model()}, {"output", spec.mutable_output()},
+  for (auto [key, path] : {std::pair{"model", spec.mutable_model()},
+                           {"output", spec.mutable_output()},
                            {"data.file", spec.mutable_data()->mutable_file()}}) {
     if (path->empty()) continue;
     absl::StatusOr<std::string> resolved = ResolvePath(*path, base);
@@ -70,7 +71,8 @@ absl::StatusOr<v1::SftSpec> ParseSftFile(const std::string& file) {
     try {
       std::regex pattern(spec.data().replacements(i).pattern());
     } catch (const std::regex_error& e) {
-      return at.Error(absl::StrCat("data.replacements[", i, "].pattern"), absl::StrCat("not a regular expression: ", e.what()));
+      return at.Error(absl::StrCat("data.replacements[", i, "].pattern"),
+                      absl::StrCat("not a regular expression: ", e.what()));
     }
   }
   return spec;
@@ -82,18 +84,22 @@ class SequenceEncoder {
   SequenceEncoder(const PromptEncoder* encoder, const v1::Prompting& prompting, uint32_t eos)
       : encoder_(encoder), prompting_(prompting), eos_(eos) {}
 
-  absl::StatusOr<TrainingSequence> Encode(const std::string& prompt, const std::string& response) const {
+  absl::StatusOr<TrainingSequence> Encode(const std::string& prompt,
+                                          const std::string& response) const {
     TrainingSequence sequence;
-    bool chat = prompting_.has_chat_template() ? prompting_.chat_template() : encoder_->has_chat_template();
+    bool chat =
+        prompting_.has_chat_template() ? prompting_.chat_template() : encoder_->has_chat_template();
     if (chat) {
       Json messages = Json::array();
-      if (!prompting_.system().empty()) messages.push_back({{"role", "system"}, {"content", prompting_.system()}});
+      if (!prompting_.system().empty())
+        messages.push_back({{"role", "system"}, {"content", prompting_.system()}});
       messages.push_back({{"role", "user"}, {"content", prompt}});
       E3_ASSIGN_OR_RETURN(sequence.prompt, encoder_->EncodeMessages(messages, Json::object()));
     } else {
       E3_ASSIGN_OR_RETURN(sequence.prompt, encoder_->EncodeText(prompt));
     }
-    E3_ASSIGN_OR_RETURN(sequence.response, encoder_->tokenizer().Encode(response, /*add_special_tokens=*/false));
+    E3_ASSIGN_OR_RETURN(sequence.response,
+                        encoder_->tokenizer().Encode(response, /*add_special_tokens=*/false));
     sequence.response.push_back(eos_);
     return sequence;
   }
@@ -107,7 +113,8 @@ class SequenceEncoder {
 // Sequences of a file, shuffled anew each epoch; a step takes the next ones up to the token limit.
 class FileBatches {
  public:
-  static absl::StatusOr<std::unique_ptr<FileBatches>> Load(const v1::SftSpec& spec, const SequenceEncoder& encoder) {
+  static absl::StatusOr<std::unique_ptr<FileBatches>> Load(const v1::SftSpec& spec,
+                                                           const SequenceEncoder& encoder) {
     auto batches = std::make_unique<FileBatches>();
     batches->seed_ = spec.seed();
     batches->batch_tokens_ = spec.training().batch_tokens();
@@ -120,11 +127,14 @@ class FileBatches {
       if (++index < data.offset()) continue;
       if (data.limit() > 0 && index >= data.offset() + data.limit()) break;
       for (const std::string& field : {data.prompt_field(), data.response_field()}) {
-        if (!line->contains(field) || !(*line)[field].is_string()) return reader->Error(absl::StrCat("no text field \"", field, "\""));
+        if (!line->contains(field) || !(*line)[field].is_string())
+          return reader->Error(absl::StrCat("no text field \"", field, "\""));
       }
-      std::string prompt = absl::StrReplaceAll(data.template_(), {{"{prompt}", (*line)[data.prompt_field()].get<std::string>()}});
+      std::string prompt = absl::StrReplaceAll(
+          data.template_(), {{"{prompt}", (*line)[data.prompt_field()].get<std::string>()}});
       std::string response = (*line)[data.response_field()].get<std::string>();
-      for (const v1::Replacement& r : data.replacements()) response = std::regex_replace(response, std::regex(r.pattern()), r.with());
+      for (const v1::Replacement& r : data.replacements())
+        response = std::regex_replace(response, std::regex(r.pattern()), r.with());
       E3_ASSIGN_OR_RETURN(TrainingSequence sequence, encoder.Encode(prompt, response));
       if (sequence.length() > spec.training().max_tokens()) {
         ++left_out;
@@ -132,9 +142,10 @@ class FileBatches {
         batches->sequences_.push_back(std::move(sequence));
       }
     }
-    if (batches->sequences_.empty()) return absl::InvalidArgumentError(absl::StrCat(data.file(), " gave no sequences"));
-    std::cerr << "sft: " << batches->sequences_.size() << " sequences, " << left_out << " longer than "
-              << spec.training().max_tokens() << " tokens left out\n";
+    if (batches->sequences_.empty())
+      return absl::InvalidArgumentError(absl::StrCat(data.file(), " gave no sequences"));
+    std::cerr << "sft: " << batches->sequences_.size() << " sequences, " << left_out
+              << " longer than " << spec.training().max_tokens() << " tokens left out\n";
     return batches;
   }
 
@@ -172,15 +183,19 @@ class TraceBatches {
       E3_ASSIGN_OR_RETURN(std::vector<CountdownPuzzle> puzzles, GenerateCountdown(held_out, {}));
       for (const CountdownPuzzle& puzzle : puzzles) batches->held_out_.insert(puzzle.Key());
     }
-    if (traces.kinds().empty()) return absl::InvalidArgumentError("data.countdown_traces.kinds is empty");
+    if (traces.kinds().empty())
+      return absl::InvalidArgumentError("data.countdown_traces.kinds is empty");
     if (traces.has_right_attempt()) batches->options_.right_attempt = traces.right_attempt();
-    if (traces.has_stop_after_wrong()) batches->options_.stop_after_wrong = traces.stop_after_wrong();
+    if (traces.has_stop_after_wrong())
+      batches->options_.stop_after_wrong = traces.stop_after_wrong();
     if (traces.has_say_wait()) batches->options_.say_wait = traces.say_wait();
-    if (traces.max_attempts() > 0) batches->options_.max_attempts = static_cast<int>(traces.max_attempts());
+    if (traces.max_attempts() > 0)
+      batches->options_.max_attempts = static_cast<int>(traces.max_attempts());
     return batches;
   }
 
-  absl::StatusOr<std::vector<TrainingSequence>> Next(int64_t step, const SequenceEncoder& encoder) const {
+  absl::StatusOr<std::vector<TrainingSequence>> Next(int64_t step,
+                                                     const SequenceEncoder& encoder) const {
     PhiloxStream random(spec_.seed(), static_cast<uint64_t>(step));
     const v1::CountdownTraces& traces = spec_.data().countdown_traces();
     double total = 0;
@@ -192,13 +207,15 @@ class TraceBatches {
       while (kind + 1 < traces.kinds_size() && (u -= traces.kinds(kind).weight()) >= 0) ++kind;
       v1::Countdown countdown = CountdownWithDefaults(traces.kinds(kind).countdown());
       CountdownPuzzle puzzle;
-      for (int i = 0; i < countdown.numbers(); ++i) puzzle.numbers.push_back(random.Between(1, countdown.max_number()));
+      for (int i = 0; i < countdown.numbers(); ++i)
+        puzzle.numbers.push_back(random.Between(1, countdown.max_number()));
       std::optional<CountdownAttempt> solution = RandomAttempt(countdown, puzzle.numbers, random);
       if (!solution || solution->value < 1 || solution->value > countdown.max_target()) continue;
       puzzle.target = solution->value;
       if (held_out_.count(puzzle.Key()) > 0) continue;
-      E3_ASSIGN_OR_RETURN(TrainingSequence sequence, encoder.Encode(CountdownPrompt(countdown.template_(), puzzle),
-                                                                    SearchTrace(countdown, puzzle, options_, random)));
+      E3_ASSIGN_OR_RETURN(TrainingSequence sequence,
+                          encoder.Encode(CountdownPrompt(countdown.template_(), puzzle),
+                                         SearchTrace(countdown, puzzle, options_, random)));
       if (sequence.length() > spec_.training().max_tokens()) continue;
       tokens += sequence.length();
       batch.push_back(std::move(sequence));
@@ -219,7 +236,8 @@ absl::Status RunSftFile(const SftOptions& o) {
   E3_ASSIGN_OR_RETURN(v1::SftSpec spec, ParseSftFile(o.file));
   E3_ASSIGN_OR_RETURN(ModelConfig config, ModelConfig::Load(spec.model()));
   E3_ASSIGN_OR_RETURN(std::unique_ptr<PromptEncoder> prompts, PromptEncoder::Load(spec.model()));
-  if (config.eos_token_ids.empty()) return absl::InvalidArgumentError(absl::StrCat(spec.model(), " names no eos_token_id"));
+  if (config.eos_token_ids.empty())
+    return absl::InvalidArgumentError(absl::StrCat(spec.model(), " names no eos_token_id"));
   Transformer model(config);
   if (spec.from_scratch()) {
     InitializeParameters(spec.seed(), model.layout(), model.parameters());
@@ -240,9 +258,11 @@ absl::Status RunSftFile(const SftOptions& o) {
   };
   ProgressLine progress("sft");
   auto report = [&](const SftProgress& p) {
-    std::string text = absl::StrFormat("step %d/%d  loss %.4f  lr %.2e  %.0f tokens/s", p.step, p.steps, p.loss, p.learning_rate, p.tokens_per_second);
+    std::string text = absl::StrFormat("step %d/%d  loss %.4f  lr %.2e  %.0f tokens/s", p.step,
+                                       p.steps, p.loss, p.learning_rate, p.tokens_per_second);
     progress.Show(text);
-    if (p.step % 50 == 0 || p.step == 1 || p.step == p.steps) std::cerr << (isatty(2) ? "\n" : "") << "sft: " << text << "\n";
+    if (p.step % 50 == 0 || p.step == 1 || p.step == p.steps)
+      std::cerr << (isatty(2) ? "\n" : "") << "sft: " << text << "\n";
   };
   E3_RETURN_IF_ERROR(RunSft(spec.training(), next_batch, report, &model));
   return WriteFolderDurably(spec.output(), [&](const std::string& part) {

@@ -28,12 +28,15 @@ absl::StatusOr<v1::ScoreRequest> Request(const Json& line, const VerifyOptions& 
     request.mutable_math()->set_gold(*gold);
   } else if (o.task == "countdown") {
     v1::CountdownTask* task = request.mutable_countdown();
-    if (!line.contains("numbers") || !line["numbers"].is_array()) return absl::InvalidArgumentError("no \"numbers\"");
+    if (!line.contains("numbers") || !line["numbers"].is_array())
+      return absl::InvalidArgumentError("no \"numbers\"");
     for (const Json& n : line["numbers"]) {
-      if (!n.is_number_integer()) return absl::InvalidArgumentError("\"numbers\" must be whole numbers");
+      if (!n.is_number_integer())
+        return absl::InvalidArgumentError("\"numbers\" must be whole numbers");
       task->add_numbers(n.get<int64_t>());
     }
-    if (!line.contains("target") || !line["target"].is_number_integer()) return absl::InvalidArgumentError("\"target\" must be a whole number");
+    if (!line.contains("target") || !line["target"].is_number_integer())
+      return absl::InvalidArgumentError("\"target\" must be a whole number");
     task->set_target(line["target"].get<int64_t>());
     task->set_format_score(o.format_score);
   } else {
@@ -66,7 +69,9 @@ absl::Status RunVerify(const VerifyOptions& o) {
                                       {"rule", reply.rule()},
                                       {"reason", reply.reason()}}));
     score += reply.score();
-    if (++lines % 1000 == 0) progress.Show(absl::StrFormat("%d lines, mean score %.4f", lines, score / static_cast<double>(lines)));
+    if (++lines % 1000 == 0)
+      progress.Show(
+          absl::StrFormat("%d lines, mean score %.4f", lines, score / static_cast<double>(lines)));
   }
   return writer->Close();
 }

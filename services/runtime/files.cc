@@ -38,7 +38,8 @@ absl::Status SyncParent(const std::string& path) {
 
 absl::StatusOr<std::string> ReadFile(const std::string& path) {
   std::error_code error;
-  if (fs::is_directory(path, error)) return absl::InvalidArgumentError(absl::StrCat(path, " is a folder, not a file"));
+  if (fs::is_directory(path, error))
+    return absl::InvalidArgumentError(absl::StrCat(path, " is a folder, not a file"));
   std::ifstream in(path, std::ios::binary);
   if (!in) {
     if (!fs::exists(path, error)) return absl::NotFoundError(absl::StrCat("no such file: ", path));
@@ -65,7 +66,8 @@ absl::Status WriteFileDurably(const std::string& path, absl::string_view content
   }
   if (status.ok() && fsync(fd) != 0) status = SystemError("cannot fsync", part);
   close(fd);
-  if (status.ok() && rename(part.c_str(), path.c_str()) != 0) status = SystemError("cannot rename to", path);
+  if (status.ok() && rename(part.c_str(), path.c_str()) != 0)
+    status = SystemError("cannot rename to", path);
   if (!status.ok()) {
     unlink(part.c_str());
     return status;
@@ -83,7 +85,8 @@ absl::Status WriteFolderDurably(const std::string& folder,
   if (status.ok()) {
     for (const auto& entry : fs::recursive_directory_iterator(part, error)) {
       if (status.ok()) {
-        status = Sync(entry.path().string(), entry.is_directory() ? O_RDONLY | O_DIRECTORY : O_RDONLY);
+        status =
+            Sync(entry.path().string(), entry.is_directory() ? O_RDONLY | O_DIRECTORY : O_RDONLY);
       }
     }
   }
@@ -92,12 +95,14 @@ absl::Status WriteFolderDurably(const std::string& folder,
     fs::remove_all(part, error);
     return status;
   }
-  // rename() replaces only an empty folder, so an old one steps aside first; a crash in between leaves it as ".old".
+  // rename() replaces only an empty folder, so an old one steps aside first; a crash in between
+  // leaves it as ".old".
   std::string old = folder + ".old";
   fs::remove_all(old, error);
   if (fs::exists(folder, error)) fs::rename(folder, old, error);
   fs::rename(part, folder, error);
-  if (error) return absl::UnavailableError(absl::StrCat("cannot rename ", part, ": ", error.message()));
+  if (error)
+    return absl::UnavailableError(absl::StrCat("cannot rename ", part, ": ", error.message()));
   fs::remove_all(old, error);
   return SyncParent(folder);
 }
@@ -105,7 +110,8 @@ absl::Status WriteFolderDurably(const std::string& folder,
 absl::Status MakeFolders(const std::string& path) {
   std::error_code error;
   fs::create_directories(path, error);
-  if (error) return absl::UnavailableError(absl::StrCat("cannot make folder ", path, ": ", error.message()));
+  if (error)
+    return absl::UnavailableError(absl::StrCat("cannot make folder ", path, ": ", error.message()));
   return absl::OkStatus();
 }
 

@@ -1,13 +1,14 @@
-// Files: reading whole ones, and writing so that a crash leaves the old content or the new, never a mixture.
+// Files: reading whole ones, and writing so that a crash leaves the old content or the new, never a
+// mixture.
 #ifndef E3_SERVICES_RUNTIME_FILES_H_
 #define E3_SERVICES_RUNTIME_FILES_H_
 
 #include <functional>
 #include <string>
-#include "absl/strings/string_view.h"
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 
 namespace e3 {
 
@@ -17,8 +18,9 @@ absl::StatusOr<std::string> ReadFile(const std::string& path);
 // Replaces `path` by `content`: written beside it, fsynced, renamed, and the folder fsynced.
 absl::Status WriteFileDurably(const std::string& path, absl::string_view content);
 
-// Makes `folder` with `fill(part)`, where `part` is an empty folder beside it; then fsyncs every file in it and renames
-// it to `folder`, replacing what was there. On error nothing of `folder` has changed.
+// Makes `folder` with `fill(part)`, where `part` is an empty folder beside it; then fsyncs every
+// file in it and renames it to `folder`, replacing what was there. On error nothing of `folder` has
+// changed.
 absl::Status WriteFolderDurably(const std::string& folder,
                                 const std::function<absl::Status(const std::string& part)>& fill);
 

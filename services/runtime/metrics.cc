@@ -9,17 +9,23 @@ std::shared_ptr<prometheus::Registry> MetricsRegistry() {
   return *registry;
 }
 
-prometheus::Counter& CounterMetric(const std::string& name, const std::string& help, const Labels& labels) {
+prometheus::Counter& CounterMetric(const std::string& name, const std::string& help,
+                                   const Labels& labels) {
   return prometheus::BuildCounter().Name(name).Help(help).Register(*MetricsRegistry()).Add(labels);
 }
 
-prometheus::Gauge& GaugeMetric(const std::string& name, const std::string& help, const Labels& labels) {
+prometheus::Gauge& GaugeMetric(const std::string& name, const std::string& help,
+                               const Labels& labels) {
   return prometheus::BuildGauge().Name(name).Help(help).Register(*MetricsRegistry()).Add(labels);
 }
 
 prometheus::Histogram& HistogramMetric(const std::string& name, const std::string& help,
                                        const std::vector<double>& buckets, const Labels& labels) {
-  return prometheus::BuildHistogram().Name(name).Help(help).Register(*MetricsRegistry()).Add(labels, buckets);
+  return prometheus::BuildHistogram()
+      .Name(name)
+      .Help(help)
+      .Register(*MetricsRegistry())
+      .Add(labels, buckets);
 }
 
 }  // namespace e3

@@ -20,10 +20,13 @@ std::shared_ptr<prometheus::Registry> MetricsRegistry();
 using Labels = std::map<std::string, std::string>;
 
 // The metric of this name and these labels, made on first use. Thread-safe; references stay valid.
-prometheus::Counter& CounterMetric(const std::string& name, const std::string& help, const Labels& labels = {});
-prometheus::Gauge& GaugeMetric(const std::string& name, const std::string& help, const Labels& labels = {});
+prometheus::Counter& CounterMetric(const std::string& name, const std::string& help,
+                                   const Labels& labels = {});
+prometheus::Gauge& GaugeMetric(const std::string& name, const std::string& help,
+                               const Labels& labels = {});
 prometheus::Histogram& HistogramMetric(const std::string& name, const std::string& help,
-                                       const std::vector<double>& buckets, const Labels& labels = {});
+                                       const std::vector<double>& buckets,
+                                       const Labels& labels = {});
 
 }  // namespace e3
 

@@ -14,7 +14,8 @@ namespace e3 {
 // Messages carry weight chunks and whole batches of text.
 inline constexpr int kMaxMessageBytes = 64 << 20;
 
-// A channel to "host:port" that reconnects within a second after the server comes back, and notices a dead peer.
+// A channel to "host:port" that reconnects within a second after the server comes back, and notices
+// a dead peer.
 std::shared_ptr<grpc::Channel> Connect(const std::string& address);
 
 // Codes are the same numbers in both.

@@ -17,12 +17,15 @@ namespace e3 {
 void AddServerFlags(CLI::App& app, int default_port, ServerFlags* flags) {
   flags->listen = absl::StrCat("127.0.0.1:", default_port);
   flags->metrics = absl::StrCat("127.0.0.1:", default_port + 100);
-  app.add_option("--listen", flags->listen, "Address of the gRPC server (host:port)")->capture_default_str();
-  app.add_option("--metrics", flags->metrics, "Address of the Prometheus endpoint /metrics; empty for none")
+  app.add_option("--listen", flags->listen, "Address of the gRPC server (host:port)")
+      ->capture_default_str();
+  app.add_option("--metrics", flags->metrics,
+                 "Address of the Prometheus endpoint /metrics; empty for none")
       ->capture_default_str();
 }
 
-ServerProcess::ServerProcess(const std::string& name, const ServerFlags& flags) : name_(name), flags_(flags) {
+ServerProcess::ServerProcess(const std::string& name, const ServerFlags& flags)
+    : name_(name), flags_(flags) {
   SetLogProcess(name);
   sigset_t signals;
   sigemptyset(&signals);
@@ -32,14 +35,16 @@ ServerProcess::ServerProcess(const std::string& name, const ServerFlags& flags) 
   signal(SIGPIPE, SIG_IGN);
 }
 
-int ServerProcess::Run(const std::vector<grpc::Service*>& services, const std::function<void()>& drain) {
+int ServerProcess::Run(const std::vector<grpc::Service*>& services,
+                       const std::function<void()>& drain) {
   std::unique_ptr<prometheus::Exposer> exposer;
   if (!flags_.metrics.empty()) {
     try {
       exposer = std::make_unique<prometheus::Exposer>(flags_.metrics);
       exposer->RegisterCollectable(MetricsRegistry());
     } catch (const std::exception& e) {
-      Log("error", "cannot serve /metrics; is the port taken? (--metrics HOST:PORT chooses another)",
+      Log("error",
+          "cannot serve /metrics; is the port taken? (--metrics HOST:PORT chooses another)",
           {{"address", flags_.metrics}, {"error", e.what()}});
       return 1;
     }
@@ -61,10 +66,12 @@ int ServerProcess::Run(const std::vector<grpc::Service*>& services, const std::f
   for (grpc::Service* service : services) builder.RegisterService(service);
   std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
   if (server == nullptr || port == 0) {
-    Log("error", "cannot listen; is the port taken? (--listen HOST:PORT chooses another)", {{"address", flags_.listen}});
+    Log("error", "cannot listen; is the port taken? (--listen HOST:PORT chooses another)",
+        {{"address", flags_.listen}});
     return 1;
   }
-  Log("info", "serving", {{"address", flags_.listen}, {"metrics", flags_.metrics}, {"pid", getpid()}});
+  Log("info", "serving",
+      {{"address", flags_.listen}, {"metrics", flags_.metrics}, {"pid", getpid()}});
 
   sigset_t signals;
   sigemptyset(&signals);

@@ -13,8 +13,10 @@ namespace {
 
 absl::Status FromRocks(const rocksdb::Status& status) {
   if (status.ok()) return absl::OkStatus();
-  if (status.IsNoSpace()) return absl::ResourceExhaustedError(absl::StrCat("database: ", status.ToString()));
-  if (status.IsCorruption()) return absl::DataLossError(absl::StrCat("database: ", status.ToString()));
+  if (status.IsNoSpace())
+    return absl::ResourceExhaustedError(absl::StrCat("database: ", status.ToString()));
+  if (status.IsCorruption())
+    return absl::DataLossError(absl::StrCat("database: ", status.ToString()));
   return absl::UnavailableError(absl::StrCat("database: ", status.ToString()));
 }
 
@@ -39,7 +41,8 @@ absl::StatusOr<std::unique_ptr<Store>> Store::Open(const std::string& path) {
   rocksdb::Status status = rocksdb::DB::Open(options, path, &db);
   if (!status.ok()) {
     if (absl::StrContains(status.ToString(), "lock")) {
-      return absl::FailedPreconditionError(absl::StrCat("database ", path, " is in use by another process"));
+      return absl::FailedPreconditionError(
+          absl::StrCat("database ", path, " is in use by another process"));
     }
     return FromRocks(status);
   }
@@ -50,9 +53,11 @@ absl::Status Store::Put(const std::string& key, const google::protobuf::MessageL
   return PutAll({{key, &value}});
 }
 
-absl::Status Store::PutAll(const std::vector<std::pair<std::string, const google::protobuf::MessageLite*>>& entries) {
+absl::Status Store::PutAll(
+    const std::vector<std::pair<std::string, const google::protobuf::MessageLite*>>& entries) {
   rocksdb::WriteBatch batch;
-  for (const auto& [key, value] : entries) E3_RETURN_IF_ERROR(FromRocks(batch.Put(key, value->SerializeAsString())));
+  for (const auto& [key, value] : entries)
+    E3_RETURN_IF_ERROR(FromRocks(batch.Put(key, value->SerializeAsString())));
   return FromRocks(db_->Write(Durable(), &batch));
 }
 
@@ -61,13 +66,17 @@ absl::Status Store::Get(const std::string& key, google::protobuf::MessageLite* v
   rocksdb::Status status = db_->Get(rocksdb::ReadOptions(), key, &bytes);
   if (status.IsNotFound()) return absl::NotFoundError(absl::StrCat("no record ", key));
   E3_RETURN_IF_ERROR(FromRocks(status));
-  if (!value->ParseFromString(bytes)) return absl::DataLossError(absl::StrCat("record ", key, " cannot be read"));
+  if (!value->ParseFromString(bytes))
+    return absl::DataLossError(absl::StrCat("record ", key, " cannot be read"));
   return absl::OkStatus();
 }
 
-absl::Status Store::Delete(const std::string& key) { return FromRocks(db_->Delete(Durable(), key)); }
+absl::Status Store::Delete(const std::string& key) {
+  return FromRocks(db_->Delete(Durable(), key));
+}
 
-absl::StatusOr<std::vector<std::pair<std::string, std::string>>> Store::Scan(const std::string& prefix) const {
+absl::StatusOr<std::vector<std::pair<std::string, std::string>>> Store::Scan(
+    const std::string& prefix) const {
   std::vector<std::pair<std::string, std::string>> entries;
   std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator(rocksdb::ReadOptions()));
   for (it->Seek(prefix); it->Valid() && it->key().starts_with(prefix); it->Next()) {
@@ -80,7 +89,8 @@ absl::StatusOr<std::vector<std::pair<std::string, std::string>>> Store::Scan(con
 absl::StatusOr<std::vector<std::string>> Store::Keys(const std::string& prefix) const {
   std::vector<std::string> keys;
   std::unique_ptr<rocksdb::Iterator> it(db_->NewIterator(rocksdb::ReadOptions()));
-  for (it->Seek(prefix); it->Valid() && it->key().starts_with(prefix); it->Next()) keys.push_back(it->key().ToString());
+  for (it->Seek(prefix); it->Valid() && it->key().starts_with(prefix); it->Next())
+    keys.push_back(it->key().ToString());
   E3_RETURN_IF_ERROR(FromRocks(it->status()));
   return keys;
 }

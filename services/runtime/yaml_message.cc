@@ -32,7 +32,8 @@ size_t EditDistance(absl::string_view a, absl::string_view b) {
     size_t diagonal = row[0];
     row[0] = i;
     for (size_t j = 1; j <= b.size(); ++j) {
-      size_t next = std::min({row[j] + 1, row[j - 1] + 1, diagonal + (a[i - 1] == b[j - 1] ? 0 : 1)});
+      size_t next =
+          std::min({row[j] + 1, row[j - 1] + 1, diagonal + (a[i - 1] == b[j - 1] ? 0 : 1)});
       diagonal = row[j];
       row[j] = next;
     }
@@ -59,7 +60,8 @@ std::string Suggestion(absl::string_view got, const std::vector<std::string>& al
 std::string EnumText(const EnumValueDescriptor* value) {
   std::string prefix;
   for (char c : value->type()->name()) {
-    if (absl::ascii_isupper(static_cast<unsigned char>(c)) && !prefix.empty()) prefix.push_back('_');
+    if (absl::ascii_isupper(static_cast<unsigned char>(c)) && !prefix.empty())
+      prefix.push_back('_');
     prefix.push_back(absl::ascii_toupper(static_cast<unsigned char>(c)));
   }
   prefix.push_back('_');
@@ -107,10 +109,13 @@ class Binder {
       const FieldDescriptor* field = descriptor->FindFieldByName(key);
       if (field == nullptr) {
         std::vector<std::string> names;
-        for (int i = 0; i < descriptor->field_count(); ++i) names.push_back(descriptor->field(i)->name());
-        return positions_->Error(key_path, absl::StrCat("unknown key '", key, "'", Suggestion(key, names)));
+        for (int i = 0; i < descriptor->field_count(); ++i)
+          names.push_back(descriptor->field(i)->name());
+        return positions_->Error(key_path,
+                                 absl::StrCat("unknown key '", key, "'", Suggestion(key, names)));
       }
-      if (!seen.insert(key).second) return positions_->Error(key_path, absl::StrCat("key '", key, "' appears twice"));
+      if (!seen.insert(key).second)
+        return positions_->Error(key_path, absl::StrCat("key '", key, "' appears twice"));
       E3_RETURN_IF_ERROR(BindField(entry.second, key_path, message, field));
     }
     return absl::OkStatus();
@@ -121,8 +126,10 @@ class Binder {
     positions_->Set(path, {node.Mark().line + 1, node.Mark().column + 1});
   }
 
-  absl::Status BindField(const YAML::Node& node, const std::string& path, Message* message, const FieldDescriptor* field) {
-    if (node.IsNull()) return positions_->Error(path, absl::StrCat("has no value; expected ", Expected(field)));
+  absl::Status BindField(const YAML::Node& node, const std::string& path, Message* message,
+                         const FieldDescriptor* field) {
+    if (node.IsNull())
+      return positions_->Error(path, absl::StrCat("has no value; expected ", Expected(field)));
     const Reflection* reflection = message->GetReflection();
     if (field->is_map()) {
       if (!node.IsMap()) return positions_->Error(path, "expected names and values");
@@ -131,11 +138,14 @@ class Binder {
         const std::string& key = entry.first.Scalar();
         std::string entry_path = absl::StrCat(path, ".", key);
         Mark(entry.first, entry_path);
-        if (!seen.insert(key).second) return positions_->Error(entry_path, absl::StrCat("key '", key, "' appears twice"));
+        if (!seen.insert(key).second)
+          return positions_->Error(entry_path, absl::StrCat("key '", key, "' appears twice"));
         Message* map_entry = reflection->AddMessage(message, field);
         map_entry->GetReflection()->SetString(map_entry, field->message_type()->map_key(), key);
         const FieldDescriptor* value = field->message_type()->map_value();
-        E3_RETURN_IF_ERROR(BindMessage(entry.second, entry_path, map_entry->GetReflection()->MutableMessage(map_entry, value)));
+        E3_RETURN_IF_ERROR(
+            BindMessage(entry.second, entry_path,
+                        map_entry->GetReflection()->MutableMessage(map_entry, value)));
       }
       return absl::OkStatus();
     }
@@ -145,7 +155,8 @@ class Binder {
       }
       return BindScalar(node, path, message, field);
     }
-    if (!node.IsSequence()) return positions_->Error(path, absl::StrCat("expected a list, each item ", Expected(field)));
+    if (!node.IsSequence())
+      return positions_->Error(path, absl::StrCat("expected a list, each item ", Expected(field)));
     for (size_t i = 0; i < node.size(); ++i) {
       std::string item_path = absl::StrCat(path, "[", i, "]");
       Mark(node[i], item_path);
@@ -158,17 +169,22 @@ class Binder {
     return absl::OkStatus();
   }
 
-  absl::Status BindScalar(const YAML::Node& node, const std::string& path, Message* message, const FieldDescriptor* field) {
-    if (!node.IsScalar()) return positions_->Error(path, absl::StrCat("expected ", Expected(field)));
+  absl::Status BindScalar(const YAML::Node& node, const std::string& path, Message* message,
+                          const FieldDescriptor* field) {
+    if (!node.IsScalar())
+      return positions_->Error(path, absl::StrCat("expected ", Expected(field)));
     const std::string& text = node.Scalar();
-    auto wrong = [&] { return positions_->Error(path, absl::StrCat("expected ", Expected(field), ", got '", text, "'")); };
+    auto wrong = [&] {
+      return positions_->Error(path,
+                               absl::StrCat("expected ", Expected(field), ", got '", text, "'"));
+    };
     const Reflection* reflection = message->GetReflection();
-#define E3_SET(Type, value)                              \
-  if (field->is_repeated()) {                            \
-    reflection->Add##Type(message, field, value);        \
-  } else {                                               \
-    reflection->Set##Type(message, field, value);        \
-  }                                                      \
+#define E3_SET(Type, value)                       \
+  if (field->is_repeated()) {                     \
+    reflection->Add##Type(message, field, value); \
+  } else {                                        \
+    reflection->Set##Type(message, field, value); \
+  }                                               \
   return absl::OkStatus()
     switch (field->cpp_type()) {
       case FieldDescriptor::CPPTYPE_INT32: {
@@ -208,7 +224,8 @@ class Binder {
             return absl::OkStatus();
           }
         }
-        return positions_->Error(path, absl::StrCat("unknown value '", text, "'; expected one of: ", absl::StrJoin(names, ", ")));
+        return positions_->Error(path, absl::StrCat("unknown value '", text, "'; expected one of: ",
+                                                    absl::StrJoin(names, ", ")));
       }
       default:
         return wrong();
@@ -226,24 +243,27 @@ absl::Status YamlPositions::Error(const std::string& path, absl::string_view mes
   while (true) {
     auto it = positions_.find(at);
     if (it != positions_.end()) {
-      return absl::InvalidArgumentError(absl::StrCat(file_, ":", it->second.line, ":", it->second.column, ": ",
-                                                     path.empty() ? "" : absl::StrCat(path, ": "), message));
+      return absl::InvalidArgumentError(
+          absl::StrCat(file_, ":", it->second.line, ":", it->second.column, ": ",
+                       path.empty() ? "" : absl::StrCat(path, ": "), message));
     }
     size_t cut = at.find_last_of(".[");
     if (cut == std::string::npos) break;
     at.resize(cut);
   }
-  return absl::InvalidArgumentError(absl::StrCat(file_, ":1:1: ", path.empty() ? "" : absl::StrCat(path, ": "), message));
+  return absl::InvalidArgumentError(
+      absl::StrCat(file_, ":1:1: ", path.empty() ? "" : absl::StrCat(path, ": "), message));
 }
 
-absl::StatusOr<YamlPositions> ParseYamlMessage(absl::string_view yaml, const std::string& file, Message* message) {
+absl::StatusOr<YamlPositions> ParseYamlMessage(absl::string_view yaml, const std::string& file,
+                                               Message* message) {
   YamlPositions positions(file);
   try {
     YAML::Node root = YAML::Load(std::string(yaml));
     E3_RETURN_IF_ERROR(Binder(&positions).BindMessage(root, "", message));
   } catch (const YAML::Exception& e) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(file, ":", e.mark.line + 1, ":", e.mark.column + 1, ": not valid YAML: ", e.msg));
+    return absl::InvalidArgumentError(absl::StrCat(file, ":", e.mark.line + 1, ":",
+                                                   e.mark.column + 1, ": not valid YAML: ", e.msg));
   }
   return positions;
 }

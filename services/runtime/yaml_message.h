@@ -6,10 +6,10 @@
 
 #include <map>
 #include <string>
-#include "absl/strings/string_view.h"
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 
 namespace e3 {
 
@@ -23,7 +23,8 @@ class YamlPositions {
   };
   void Set(const std::string& path, Position position) { positions_[path] = position; }
   bool Has(const std::string& path) const { return positions_.count(path) > 0; }
-  // InvalidArgument "FILE:LINE:COLUMN: PATH: MESSAGE", at `path` ("curriculum.stages[1].budget") or its nearest parent in the file.
+  // InvalidArgument "FILE:LINE:COLUMN: PATH: MESSAGE", at `path` ("curriculum.stages[1].budget") or
+  // its nearest parent in the file.
   absl::Status Error(const std::string& path, absl::string_view message) const;
 
  private:
@@ -31,8 +32,9 @@ class YamlPositions {
   std::map<std::string, Position> positions_;
 };
 
-// Sets the fields of `message` that `yaml` names. `file` is for errors. Strict: an unknown or repeated key, a wrong type, or an unknown enum
-// value (enums are written in lower case without their prefix) is an InvalidArgument with file, line, column and what was expected.
+// Sets the fields of `message` that `yaml` names. `file` is for errors. Strict: an unknown or
+// repeated key, a wrong type, or an unknown enum value (enums are written in lower case without
+// their prefix) is an InvalidArgument with file, line, column and what was expected.
 absl::StatusOr<YamlPositions> ParseYamlMessage(absl::string_view yaml, const std::string& file,
                                                google::protobuf::Message* message);
 

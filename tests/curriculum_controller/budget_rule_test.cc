@@ -34,7 +34,8 @@ TEST_CASE("budgets below the mean response length do not count") {
 
 TEST_CASE("J = 0 never qualifies, and without a qualifier the largest is taken with a warning") {
   CHECK(ChooseBudget(Curve(kBudgets, {0, 0, .1, .11, .11}, 1), kGrid, 1.2)->budget() == 128);
-  for (auto curve : {Curve(kBudgets, {0, 0, 0, 0, 0}, 1), Curve(kBudgets, {.1, .2, .4, .8, 1}, 1), Curve(kBudgets, {1, 1, 1, 1, 1}, 300)}) {
+  for (auto curve : {Curve(kBudgets, {0, 0, 0, 0, 0}, 1), Curve(kBudgets, {.1, .2, .4, .8, 1}, 1),
+                     Curve(kBudgets, {1, 1, 1, 1, 1}, 300)}) {
     auto choice = ChooseBudget(curve, kGrid, 1.2);
     CHECK(choice->budget() == 256);
     CHECK(choice->fallback());

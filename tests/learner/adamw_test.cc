@@ -18,7 +18,8 @@ ModelConfig TinyConfig() {
   return c;
 }
 
-TEST_CASE("AdamW agrees with its definition, decays matrices only, and goes on from restored state") {
+TEST_CASE(
+    "AdamW agrees with its definition, decays matrices only, and goes on from restored state") {
   ParameterLayout layout(TinyConfig());
   const size_t n = static_cast<size_t>(layout.size());
   AdamW optimizer(&layout);
@@ -29,12 +30,14 @@ TEST_CASE("AdamW agrees with its definition, decays matrices only, and goes on f
     for (size_t i = 0; i < n; ++i) g[i] = static_cast<float>(std::sin(static_cast<double>(i) * t));
     optimizer.Step(o, g.data(), 0.5, p.data());
     for (const ParameterSlot& slot : layout.slots()) {
-      for (size_t i = static_cast<size_t>(slot.offset); i < static_cast<size_t>(slot.offset + slot.size); ++i) {
+      for (size_t i = static_cast<size_t>(slot.offset);
+           i < static_cast<size_t>(slot.offset + slot.size); ++i) {
         double gradient = 0.5 * g[i];
         m[i] = 0.9 * m[i] + 0.1 * gradient;
         v[i] = 0.99 * v[i] + 0.01 * gradient * gradient;
         ep[i] *= slot.decay ? 1 - o.learning_rate * o.weight_decay : 1;
-        ep[i] -= o.learning_rate * (m[i] / (1 - std::pow(0.9, t))) / (std::sqrt(v[i] / (1 - std::pow(0.99, t))) + 1e-8);
+        ep[i] -= o.learning_rate * (m[i] / (1 - std::pow(0.9, t))) /
+                 (std::sqrt(v[i] / (1 - std::pow(0.99, t))) + 1e-8);
       }
     }
   }

@@ -47,7 +47,8 @@ std::vector<TrainingRollout> Rollouts() {
   PhiloxStream random(3);
   for (int i = 0; i < 9; ++i) {
     TrainingRollout r;
-    for (int64_t n = random.Between(1, 9); n > 0; --n) r.sequence.prompt.push_back(static_cast<uint32_t>(random.Below(265)));
+    for (int64_t n = random.Between(1, 9); n > 0; --n)
+      r.sequence.prompt.push_back(static_cast<uint32_t>(random.Below(265)));
     for (int64_t n = random.Between(1, 40); n > 0; --n) {
       r.sequence.response.push_back(static_cast<uint32_t>(random.Below(265)));
       r.old_logprobs.push_back(static_cast<float>(-6 - random.Uniform()));
@@ -80,7 +81,8 @@ std::vector<float> GradientAfter(const v1::Training& settings) {
   // The reference differs from the policy, so that KL has a gradient.
   for (float& x : trainer.reference_parameters()) x *= 1.05f;
   trainer.Update(pointers, settings, 0.9);
-  return {trainer.policy().gradients(), trainer.policy().gradients() + trainer.policy().layout().size()};
+  return {trainer.policy().gradients(),
+          trainer.policy().gradients() + trainer.policy().layout().size()};
 }
 
 double RelativeDifference(const std::vector<float>& a, const std::vector<float>& b) {

@@ -21,7 +21,12 @@ TEST_CASE("tensors come back as they were written") {
   const std::string path = TempFolder() + "/m.safetensors";
   std::vector<float> a = {1.5f, -2.25f, 3.0e-8f, INFINITY, 1.00390625f, NAN};
   std::vector<int64_t> b = {1, -1};
-  REQUIRE(WriteSafetensors(path, {{"a", {2, 3}, Dtype::kFloat32, a.data()}, {"h", {6}, Dtype::kBFloat16, a.data()}, {"b", {2}, Dtype::kInt64, b.data()}}, {{"k", "v"}}).ok());
+  REQUIRE(WriteSafetensors(path,
+                           {{"a", {2, 3}, Dtype::kFloat32, a.data()},
+                            {"h", {6}, Dtype::kBFloat16, a.data()},
+                            {"b", {2}, Dtype::kInt64, b.data()}},
+                           {{"k", "v"}})
+              .ok());
   auto reader = SafetensorsReader::OpenFile(path);
   REQUIRE(reader.ok());
   CHECK((*reader)->metadata().at("k") == "v");

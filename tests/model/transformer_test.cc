@@ -59,16 +59,21 @@ TEST_CASE("rollouts carry the learner's own log-probabilities") {
   for (const auto& [key, outputs] : rollouts) {
     TrainingSequence sequence{requests[key.first].prompt, {}};
     for (const TokenOutput& o : outputs) sequence.response.push_back(o.token);
-    TokenLogprobs scores = ForwardLogprobs(**model, Pack({&sequence}), requests[key.first].sampling.temperature);
+    TokenLogprobs scores =
+        ForwardLogprobs(**model, Pack({&sequence}), requests[key.first].sampling.temperature);
     for (size_t i = 0; i < outputs.size(); ++i) {
-      const double difference = std::abs(scores.logprobs.const_data_ptr<float>()[i] - outputs[i].logprob);
+      const double difference =
+          std::abs(scores.logprobs.const_data_ptr<float>()[i] - outputs[i].logprob);
       worst = std::max(worst, difference);
       different_bits += difference != 0;
-      worst_entropy = std::max(worst_entropy, static_cast<double>(std::abs(scores.entropies.const_data_ptr<float>()[i] - outputs[i].entropy)));
+      worst_entropy = std::max(
+          worst_entropy, static_cast<double>(std::abs(scores.entropies.const_data_ptr<float>()[i] -
+                                                      outputs[i].entropy)));
       ++tokens;
     }
   }
-  INFO("largest difference " << worst << ", " << different_bits << " of " << tokens << " tokens differ in their last bits");
+  INFO("largest difference " << worst << ", " << different_bits << " of " << tokens
+                             << " tokens differ in their last bits");
   CHECK(worst < 2e-5);
   CHECK(worst_entropy < 2e-5);
 }
@@ -86,7 +91,9 @@ TEST_CASE("gradients agree with finite differences") {
   config.qk_norm = true;
   Transformer model(config);
   InitializeParameters(1, model.layout(), model.parameters());
-  for (int64_t i = 0; i < model.layout().size(); ++i) model.parameters()[i] += 0.1f * static_cast<float>(UniformDouble(4, static_cast<uint64_t>(i), 0) - 0.5);
+  for (int64_t i = 0; i < model.layout().size(); ++i)
+    model.parameters()[i] +=
+        0.1f * static_cast<float>(UniformDouble(4, static_cast<uint64_t>(i), 0) - 0.5);
   model.EnableGradients();
   TrainingSequence a{{1, 2, 3}, {4, 5, 6, 7}}, b{{8}, {9, 10}};
   PackedBatch batch = Pack({&a, &b});
@@ -102,7 +109,8 @@ TEST_CASE("gradients agree with finite differences") {
     for (int k = 0; k < 4; ++k) {
       const int64_t i = slot.offset + random.Below(slot.size);
       float* p = model.parameters() + i;
-      // Five points: the small embeddings are normalised at once, so the objective bends quickly along them.
+      // Five points: the small embeddings are normalised at once, so the objective bends quickly
+      // along them.
       const float kept = *p, h = 4e-3f;
       auto at = [&](float step) {
         *p = kept + step * h;
@@ -122,10 +130,12 @@ TEST_CASE("saving and loading gives the same model") {
   REQUIRE(model.ok());
   char name[] = "/tmp/e3-model-XXXXXX";
   const std::string folder = mkdtemp(name);
-  REQUIRE(SaveModel(folder, kStarter, (*model)->layout(), (*model)->parameters(), Dtype::kFloat32).ok());
+  REQUIRE(SaveModel(folder, kStarter, (*model)->layout(), (*model)->parameters(), Dtype::kFloat32)
+              .ok());
   auto again = Transformer::Load(folder);
   REQUIRE(again.ok());
-  CHECK(memcmp((*again)->parameters(), (*model)->parameters(), static_cast<size_t>((*model)->layout().size()) * 4) == 0);
+  CHECK(memcmp((*again)->parameters(), (*model)->parameters(),
+               static_cast<size_t>((*model)->layout().size()) * 4) == 0);
 }
 
 }  // namespace

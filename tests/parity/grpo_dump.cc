@@ -1,4 +1,5 @@
-// grpo_dump POLICY REFERENCE BATCH.json OUT.safetensors: the gradients of one Trainer::Update, for tests/parity/grpo.py.
+// grpo_dump POLICY REFERENCE BATCH.json OUT.safetensors: the gradients of one Trainer::Update, for
+// tests/parity/grpo.py.
 #include <iostream>
 
 #include "learner/trainer.h"
@@ -28,16 +29,19 @@ int main(int argc, char** argv) {
   t.set_entropy_coef(o["entropy_coef"]);
   t.set_advantage_mask(o["mask"] ? e3::v1::ADVANTAGE_MASK_NEGATIVE : e3::v1::ADVANTAGE_MASK_NONE);
   std::vector<e3::TrainingRollout> rollouts;
-  for (const auto& r : json["rollouts"]) rollouts.push_back({{r["prompt"], r["response"]}, r["old_logprobs"], r["advantage"]});
+  for (const auto& r : json["rollouts"])
+    rollouts.push_back({{r["prompt"], r["response"]}, r["old_logprobs"], r["advantage"]});
   std::vector<const e3::TrainingRollout*> pointers;
   for (const auto& r : rollouts) pointers.push_back(&r);
 
   e3::Trainer trainer(*std::move(policy));
-  trainer.reference_parameters().assign((*reference)->parameters(), (*reference)->parameters() + (*reference)->layout().size());
+  trainer.reference_parameters().assign((*reference)->parameters(),
+                                        (*reference)->parameters() + (*reference)->layout().size());
   e3::UpdateStatistics statistics = trainer.Update(pointers, t, o["temperature"]);
   std::vector<e3::TensorToWrite> tensors;
   for (const e3::ParameterSlot& slot : trainer.policy().layout().slots()) {
-    tensors.push_back({slot.name, slot.shape, e3::Dtype::kFloat32, trainer.policy().gradients() + slot.offset});
+    tensors.push_back(
+        {slot.name, slot.shape, e3::Dtype::kFloat32, trainer.policy().gradients() + slot.offset});
   }
   if (absl::Status status = e3::WriteSafetensors(argv[4], tensors, {}); !status.ok()) {
     std::cerr << status << "\n";

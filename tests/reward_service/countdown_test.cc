@@ -1,6 +1,6 @@
-#include "reward_service/countdown/countdown_verifier.h"
-
 #include <catch2/catch.hpp>
+
+#include "reward_service/countdown/countdown_verifier.h"
 
 namespace e3 {
 namespace {
@@ -61,10 +61,13 @@ TEST_CASE("the format score is for well-formed answers over the right numbers") 
 }
 
 TEST_CASE("hostile Countdown answers end quickly") {
-  CHECK(VerifyCountdown("<answer>" + std::string(4000, '(') + "</answer>", {1}, 1).rule == "malformed");
-  CHECK(VerifyCountdown("<answer>" + std::string(4000, '-') + "1</answer>", {1}, 1).rule == "malformed");
+  CHECK(VerifyCountdown("<answer>" + std::string(4000, '(') + "</answer>", {1}, 1).rule ==
+        "malformed");
+  CHECK(VerifyCountdown("<answer>" + std::string(4000, '-') + "1</answer>", {1}, 1).rule ==
+        "malformed");
   CHECK(VerifyCountdown("<answer>" + std::string(1000000, '1') + "</answer>", {1}, 1).score == 0);
-  CHECK(VerifyCountdown("<answer>" + std::string(100, '9') + "</answer>", {1}, 1).rule == "malformed");
+  CHECK(VerifyCountdown("<answer>" + std::string(100, '9') + "</answer>", {1}, 1).rule ==
+        "malformed");
   CHECK(VerifyCountdown(std::string("<answer>\0 1</answer>", 20), {1}, 1).score == 0);
   CHECK(VerifyCountdown("<answer>\xff\xfe</answer>", {1}, 1).rule == "malformed");
 }

@@ -1,26 +1,33 @@
-#include "reward_service/trace/trace_statistics.h"
-
 #include <catch2/catch.hpp>
+
+#include "reward_service/trace/trace_statistics.h"
 
 namespace e3 {
 namespace {
 
-uint32_t Verifications(absl::string_view text, const std::vector<std::string>& phrases = {}) { return MeasureTrace(text, phrases).verifications(); }
+uint32_t Verifications(absl::string_view text, const std::vector<std::string>& phrases = {}) {
+  return MeasureTrace(text, phrases).verifications();
+}
 
 TEST_CASE("sentences that start with a phrase count once") {
   CHECK(Verifications("Wait, is that right? But wait, no. Alternatively, try 3.") == 3);
   CHECK(Verifications("I cannot wait. The Wait is over.") == 0);
   CHECK(Verifications("Waiting is hard. Waits are long.") == 0);
   CHECK(Verifications("<think>\nWait: 24 - 73") == 1);
-  CHECK(Verifications("It is 3.\nWait\nBut hold on, 4. Is there another way? But let me double check.") == 4);
-  CHECK(Verifications("Try : 3 * 7 = 21 , no . Wait Try : 3 + 7 = 10 , no . </think> <answer>") == 1);
+  CHECK(Verifications(
+            "It is 3.\nWait\nBut hold on, 4. Is there another way? But let me double check.") == 4);
+  CHECK(Verifications("Try : 3 * 7 = 21 , no . Wait Try : 3 + 7 = 10 , no . </think> <answer>") ==
+        1);
   CHECK(Verifications("1.5. Wait 2.5 Wait") == 1);
   CHECK(Verifications("") == 0);
   CHECK(Verifications("Check: 3. Wait.", {"Check:"}) == 1);
 }
 
 TEST_CASE("attempts are segments with equations") {
-  v1::TraceStatistics s = MeasureTrace("Try : 3 * 7 = 21 , 21 + 12 = 33 , yes .\nTry : 3 + 7 = 10 , 10 + 12 = 22 , no . Try : 3 + 7 = 10 , 10 + 12 = 22 , no .", {});
+  v1::TraceStatistics s = MeasureTrace(
+      "Try : 3 * 7 = 21 , 21 + 12 = 33 , yes .\nTry : 3 + 7 = 10 , 10 + 12 = 22 , no . Try : 3 + 7 "
+      "= 10 , 10 + 12 = 22 , no .",
+      {});
   CHECK(s.attempts() == 3);
   CHECK(s.unique_attempts() == 2);
   CHECK(s.equations() == 6);
@@ -33,7 +40,8 @@ TEST_CASE("a repeating stream at the end is seen") {
   CHECK(EndsRepeating(line + line + line + line + line));
   CHECK(EndsRepeating("text" + std::string(64, '9')));
   CHECK_FALSE(EndsRepeating(line + line));
-  CHECK_FALSE(EndsRepeating(line + line + line + line + line + "The answer is 42, of course, since six times seven is forty-two."));
+  CHECK_FALSE(EndsRepeating(line + line + line + line + line +
+                            "The answer is 42, of course, since six times seven is forty-two."));
   CHECK_FALSE(EndsRepeating(""));
 }
 

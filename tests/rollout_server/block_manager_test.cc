@@ -13,7 +13,9 @@ TEST_CASE("100,000 random operations agree with a map of counts") {
   std::map<int32_t, int> model;
   PhiloxStream random(4);
   for (int i = 0; i < 100000; ++i) {
-    auto held = [&] { return std::next(model.begin(), random.Below(static_cast<int64_t>(model.size())))->first; };
+    auto held = [&] {
+      return std::next(model.begin(), random.Below(static_cast<int64_t>(model.size())))->first;
+    };
     switch (random.Below(4)) {
       case 0: {
         std::optional<int32_t> block = blocks.Allocate();

@@ -12,29 +12,36 @@ namespace {
 constexpr int64_t kVocab = 29;
 constexpr uint32_t kEos = 7;
 
-// A language model without weights: what follows depends on every token before, which it finds through the block tables as a real one does. So a
-// wrong block, a missing copy or a lost token shows as other text.
+// A language model without weights: what follows depends on every token before, which it finds
+// through the block tables as a real one does. So a wrong block, a missing copy or a lost token
+// shows as other text.
 class HashingRunner final : public ModelRunner {
  public:
-  explicit HashingRunner(int32_t num_blocks) : cache_(static_cast<size_t>(num_blocks * kKvBlockRows), ~0ull) {}
+  explicit HashingRunner(int32_t num_blocks)
+      : cache_(static_cast<size_t>(num_blocks * kKvBlockRows), ~0ull) {}
   int64_t vocab_size() const override { return kVocab; }
   const float* Run(const Batch& batch) override {
     for (const BlockCopy& copy : batch.copies) {
-      std::copy_n(cache_.begin() + copy.from * kKvBlockRows, kKvBlockRows, cache_.begin() + copy.to * kKvBlockRows);
+      std::copy_n(cache_.begin() + copy.from * kKvBlockRows, kKvBlockRows,
+                  cache_.begin() + copy.to * kKvBlockRows);
     }
     for (size_t i = 0; i < batch.token_ids.size(); ++i) {
-      cache_[static_cast<size_t>(batch.slots[i])] = static_cast<uint64_t>(batch.token_ids[i] * 1000 + batch.positions[i]);
+      cache_[static_cast<size_t>(batch.slots[i])] =
+          static_cast<uint64_t>(batch.token_ids[i] * 1000 + batch.positions[i]);
     }
     logits_.clear();
     for (int64_t row : batch.logit_rows) {
       const int32_t* table = batch.block_tables[static_cast<size_t>(row)];
       uint64_t hash = 1;
       for (int64_t p = 0; p <= batch.positions[static_cast<size_t>(row)]; ++p) {
-        uint64_t entry = cache_[static_cast<size_t>(table[p / kKvBlockRows] * kKvBlockRows + p % kKvBlockRows)];
-        REQUIRE(entry % 1000 == static_cast<uint64_t>(p) % 1000);  // the token at this place is of this place
+        uint64_t entry =
+            cache_[static_cast<size_t>(table[p / kKvBlockRows] * kKvBlockRows + p % kKvBlockRows)];
+        REQUIRE(entry % 1000 ==
+                static_cast<uint64_t>(p) % 1000);  // the token at this place is of this place
         hash = DeriveSeed(hash, entry);
       }
-      for (int64_t v = 0; v < kVocab; ++v) logits_.push_back(static_cast<float>(4 * UniformDouble(hash, static_cast<uint64_t>(v), 0)));
+      for (int64_t v = 0; v < kVocab; ++v)
+        logits_.push_back(static_cast<float>(4 * UniformDouble(hash, static_cast<uint64_t>(v), 0)));
     }
     tokens_ += static_cast<int64_t>(batch.token_ids.size());
     largest_ = std::max(largest_, static_cast<int64_t>(batch.token_ids.size()));
@@ -60,7 +67,8 @@ EngineLimits Limits(int32_t blocks, int64_t max_sequences = 64, int64_t max_toke
 RolloutRequest Request(uint64_t id, PhiloxStream& random) {
   RolloutRequest r;
   r.id = id;
-  for (int64_t i = random.Between(1, 70); i > 0; --i) r.prompt.push_back(static_cast<uint32_t>(random.Below(kVocab)));
+  for (int64_t i = random.Between(1, 70); i > 0; --i)
+    r.prompt.push_back(static_cast<uint32_t>(random.Below(kVocab)));
   r.n = random.Between(1, 5);
   r.budget = random.Between(1, 60);
   r.seed = id * 31;
@@ -69,7 +77,8 @@ RolloutRequest Request(uint64_t id, PhiloxStream& random) {
 
 using Texts = std::map<std::pair<uint64_t, uint32_t>, std::vector<uint32_t>>;
 
-void Collect(const std::vector<TokenOutput>& outputs, Texts* texts, std::map<std::pair<uint64_t, uint32_t>, Finish>* finished) {
+void Collect(const std::vector<TokenOutput>& outputs, Texts* texts,
+             std::map<std::pair<uint64_t, uint32_t>, Finish>* finished) {
   for (const TokenOutput& o : outputs) {
     (*texts)[{o.request_id, o.sample}].push_back(o.token);
     REQUIRE(finished->count({o.request_id, o.sample}) == 0);
@@ -96,7 +105,11 @@ TEST_CASE("rollouts do not depend on what else runs, on preemption, or on the si
     requests.push_back(Request(id, random));
     expected.merge(Alone(requests.back()));
   }
-  for (auto [blocks, max_sequences, max_tokens] : {std::tuple<int32_t, int64_t, int64_t>{400, 64, 128}, {40, 64, 128}, {22, 8, 16}, {400, 5, 7}}) {
+  for (auto [blocks, max_sequences, max_tokens] :
+       {std::tuple<int32_t, int64_t, int64_t>{400, 64, 128},
+        {40, 64, 128},
+        {22, 8, 16},
+        {400, 5, 7}}) {
     HashingRunner runner(blocks);
     Engine engine(Limits(blocks, max_sequences, max_tokens), &runner);
     Texts texts;
@@ -113,7 +126,8 @@ TEST_CASE("rollouts do not depend on what else runs, on preemption, or on the si
     if (blocks <= 40) CHECK(engine.scheduler().num_preempted() > 0);
     for (const auto& [key, finish] : finished) {
       CHECK((finish == Finish::kStop) == (texts[key].back() == kEos));
-      if (finish == Finish::kLength) CHECK(static_cast<int64_t>(texts[key].size()) == requests[key.first - 1].budget);
+      if (finish == Finish::kLength)
+        CHECK(static_cast<int64_t>(texts[key].size()) == requests[key.first - 1].budget);
     }
   }
 }
@@ -128,9 +142,11 @@ TEST_CASE("a rollout goes on from its first tokens as if it had not stopped") {
       resumed.n = 1;
       resumed.first_sample = key.second;
       size_t k = 1 + static_cast<size_t>(random.Below(static_cast<int64_t>(tokens.size()) - 1));
-      resumed.response_prefix.assign(tokens.begin(), tokens.begin() + static_cast<std::ptrdiff_t>(k));
+      resumed.response_prefix.assign(tokens.begin(),
+                                     tokens.begin() + static_cast<std::ptrdiff_t>(k));
       std::vector<uint32_t> rest = Alone(resumed)[{id, 0}];
-      CHECK(rest == std::vector<uint32_t>(tokens.begin() + static_cast<std::ptrdiff_t>(k), tokens.end()));
+      CHECK(rest ==
+            std::vector<uint32_t>(tokens.begin() + static_cast<std::ptrdiff_t>(k), tokens.end()));
     }
   }
 }
@@ -185,9 +201,12 @@ TEST_CASE("requests that cannot run are refused") {
   CHECK(absl::IsInvalidArgument(refuse([](RolloutRequest& r) { r.prompt = {1, 29}; })));
   CHECK(absl::IsInvalidArgument(refuse([](RolloutRequest& r) { r.sampling.top_p = 1.5; })));
   CHECK(absl::IsInvalidArgument(refuse([](RolloutRequest& r) { r.sampling.temperature = -1; })));
-  CHECK(absl::IsInvalidArgument(refuse([](RolloutRequest& r) { r.response_prefix = {1, 2, 3, 4, 5}; })));
+  CHECK(absl::IsInvalidArgument(refuse([](RolloutRequest& r) {
+    r.response_prefix = {1, 2, 3, 4, 5};
+  })));
   CHECK(absl::IsOutOfRange(refuse([](RolloutRequest& r) { r.budget = 898; })));
-  CHECK(std::string(refuse([](RolloutRequest& r) { r.budget = 898; }).message()).find("context of 900") != std::string::npos);
+  CHECK(std::string(refuse([](RolloutRequest& r) { r.budget = 898; }).message())
+            .find("context of 900") != std::string::npos);
 }
 
 }  // namespace

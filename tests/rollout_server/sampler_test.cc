@@ -11,7 +11,8 @@ namespace {
 
 std::vector<float> RandomLogits(uint64_t seed, int64_t n) {
   std::vector<float> logits;
-  for (int64_t i = 0; i < n; ++i) logits.push_back(static_cast<float>(8 * UniformDouble(seed, static_cast<uint64_t>(i), 0) - 4));
+  for (int64_t i = 0; i < n; ++i)
+    logits.push_back(static_cast<float>(8 * UniformDouble(seed, static_cast<uint64_t>(i), 0) - 4));
   return logits;
 }
 
@@ -26,7 +27,8 @@ TEST_CASE("log-probability and entropy are those of softmax(logits / T)") {
       for (float l : logits) entropy -= std::exp(l / t) / sum * (l / t - std::log(sum));
       CHECK(draw.logprob == Approx(logits[draw.token] / t - std::log(sum)).margin(2e-6));
       CHECK(draw.entropy == Approx(entropy).margin(2e-5));
-      if (temperature == 0) CHECK(draw.token == std::max_element(logits.begin(), logits.end()) - logits.begin());
+      if (temperature == 0)
+        CHECK(draw.token == std::max_element(logits.begin(), logits.end()) - logits.begin());
     }
   }
 }
@@ -35,21 +37,26 @@ TEST_CASE("frequencies are the probabilities, and a draw is a function of its ke
   std::vector<float> logits = {0.f, 1.f, 2.f, -1.f};
   std::map<uint32_t, int> counts;
   std::vector<DrawRequest> requests;
-  for (uint64_t i = 0; i < 40000; ++i) requests.push_back({logits.data(), {}, 9, static_cast<uint32_t>(i % 16), i / 16});
+  for (uint64_t i = 0; i < 40000; ++i)
+    requests.push_back({logits.data(), {}, 9, static_cast<uint32_t>(i % 16), i / 16});
   std::vector<Draw> draws = SampleTokens(requests, 4);
   for (const Draw& d : draws) ++counts[d.token];
   double sum = 0;
   for (float l : logits) sum += std::exp(l);
-  for (uint32_t v = 0; v < 4; ++v) CHECK(counts[v] / 40000.0 == Approx(std::exp(logits[v]) / sum).margin(0.01));
+  for (uint32_t v = 0; v < 4; ++v)
+    CHECK(counts[v] / 40000.0 == Approx(std::exp(logits[v]) / sum).margin(0.01));
   std::reverse(requests.begin(), requests.end());
   std::vector<Draw> again = SampleTokens(requests, 4);
-  for (size_t i = 0; i < draws.size(); ++i) REQUIRE(draws[i].token == again[draws.size() - 1 - i].token);
+  for (size_t i = 0; i < draws.size(); ++i)
+    REQUIRE(draws[i].token == again[draws.size() - 1 - i].token);
 }
 
 // Tokens that are ever drawn.
 std::vector<uint32_t> Support(const std::vector<float>& logits, SamplingParams params) {
   std::map<uint32_t, int> seen;
-  for (uint64_t i = 0; i < 4000; ++i) ++seen[SampleTokens({{logits.data(), params, 3, 0, i}}, static_cast<int64_t>(logits.size()))[0].token];
+  for (uint64_t i = 0; i < 4000; ++i)
+    ++seen[SampleTokens({{logits.data(), params, 3, 0, i}}, static_cast<int64_t>(logits.size()))[0]
+               .token];
   std::vector<uint32_t> tokens;
   for (const auto& [token, count] : seen) tokens.push_back(token);
   return tokens;

@@ -31,7 +31,9 @@ TEST_CASE("a folder that cannot be filled leaves the old one") {
   CHECK(WriteFolderDurably(folder, fill("one")).ok());
   CHECK(WriteFolderDurably(folder, fill("two")).ok());
   CHECK(*ReadFile(folder + "/f") == "two");
-  CHECK_FALSE(WriteFolderDurably(folder, [](const std::string&) { return absl::InternalError("no"); }).ok());
+  CHECK_FALSE(WriteFolderDurably(folder, [](const std::string&) {
+                return absl::InternalError("no");
+              }).ok());
   CHECK(*ReadFile(folder + "/f") == "two");
   CHECK_FALSE(std::filesystem::exists(folder + ".part"));
 }

@@ -19,8 +19,10 @@ std::string ErrorOf(const std::string& yaml) {
 // A valid job, with `from` replaced by `to`.
 std::string With(const std::string& from, const std::string& to) {
   std::string yaml =
-      "name: a\nmodel: ../models/countdown-starter\ndatasets:\n  d: {countdown: {numbers: 3, count: 8}}\ntraining:\n  group_size: 4\n"
-      "sampling:\n  temperature: 1\ncurriculum:\n  grid: [32, 64]\n  stages:\n    - dataset: d\n      steps: 2\n";
+      "name: a\nmodel: ../models/countdown-starter\ndatasets:\n  d: {countdown: {numbers: 3, "
+      "count: 8}}\ntraining:\n  group_size: 4\n"
+      "sampling:\n  temperature: 1\ncurriculum:\n  grid: [32, 64]\n  stages:\n    - dataset: d\n   "
+      "   steps: 2\n";
   if (!from.empty()) {
     size_t at = yaml.find(from);
     REQUIRE(at != std::string::npos);
@@ -30,7 +32,8 @@ std::string With(const std::string& from, const std::string& to) {
 }
 
 TEST_CASE("the default job is valid and fully resolved") {
-  absl::StatusOr<v1::JobSpec> spec = ParseJob(*ReadFile(kJobs + "countdown.yaml"), kJobs + "countdown.yaml");
+  absl::StatusOr<v1::JobSpec> spec =
+      ParseJob(*ReadFile(kJobs + "countdown.yaml"), kJobs + "countdown.yaml");
   INFO(spec.status().message());
   REQUIRE(spec.ok());
   CHECK(spec->training().clip_high() == 0.5);
@@ -51,21 +54,40 @@ TEST_CASE("defaults are filled in") {
 }
 
 TEST_CASE("what cannot run is refused where it stands") {
-  CHECK(ErrorOf(With("name: a", "seed: 1")) == "x.yaml:1:1: name: required: letters, digits, '-', '_' and '.'");
+  CHECK(ErrorOf(With("name: a", "seed: 1")) ==
+        "x.yaml:1:1: name: required: letters, digits, '-', '_' and '.'");
   CHECK(ErrorOf(With("model: ..", "model: /no")).find("x.yaml:2:1: model: ") == 0);
-  CHECK(ErrorOf(With("temperature: 1", "top_p: 0.9")) == "x.yaml:8:3: sampling.top_p: is refused for training: the log-probabilities of truncated sampling are not the policy's");
-  CHECK(ErrorOf(With("temperature: 1", "temperature: 0")).find("x.yaml:8:3: sampling.temperature") == 0);
-  CHECK(ErrorOf(With("group_size: 4", "group_size: 1")).find("x.yaml:6:3: training.group_size: must be at least 2") == 0);
-  CHECK(ErrorOf(With("group_size: 4", "mini_batches: 5")) == "x.yaml:6:3: training.mini_batches: must divide prompts_per_step (32)");
-  CHECK(ErrorOf(With("dataset: d", "dataset: e")) == "x.yaml:12:7: curriculum.stages[0].dataset: no data set 'e'; there are: d");
-  CHECK(ErrorOf(With("[32, 64]", "[64, 32]")) == "x.yaml:10:14: curriculum.grid[1]: the grid must be ascending and above 0");
-  CHECK(ErrorOf(With("[32, 64]", "[32, 4096]")).find("does not fit in the model's context of 2048") != std::string::npos);
-  CHECK(ErrorOf(With("steps: 2", "budget: lots")).find("curriculum.stages[0].steps: required") != std::string::npos);
-  CHECK(ErrorOf(With("steps: 2", "steps: 2\n      budget: lots")) == "x.yaml:14:7: curriculum.stages[0].budget: expected \"auto\" or a number of tokens, got 'lots'");
-  CHECK(ErrorOf(With("countdown: {numbers: 3, count: 8}", "file: nowhere.jsonl")).find("datasets.d.file: no such file: ") != std::string::npos);
-  CHECK(ErrorOf(With("countdown: {numbers: 3, count: 8}", "template: x")).find("needs exactly one of: file, countdown, multiplication") != std::string::npos);
-  CHECK(ErrorOf(With("count: 8", "count: 8, exclude: [z]")).find("datasets.d.countdown.exclude: 'z' is not a countdown data set") != std::string::npos);
-  CHECK(ErrorOf(With("steps: 2", "steps: 2\n      training: {clip_low: 2}")) == "x.yaml:14:18: curriculum.stages[0].training.clip_low: must be in [0, 1]");
+  CHECK(ErrorOf(With("temperature: 1", "top_p: 0.9")) ==
+        "x.yaml:8:3: sampling.top_p: is refused for training: the log-probabilities of truncated "
+        "sampling are not the policy's");
+  CHECK(
+      ErrorOf(With("temperature: 1", "temperature: 0")).find("x.yaml:8:3: sampling.temperature") ==
+      0);
+  CHECK(ErrorOf(With("group_size: 4", "group_size: 1"))
+            .find("x.yaml:6:3: training.group_size: must be at least 2") == 0);
+  CHECK(ErrorOf(With("group_size: 4", "mini_batches: 5")) ==
+        "x.yaml:6:3: training.mini_batches: must divide prompts_per_step (32)");
+  CHECK(ErrorOf(With("dataset: d", "dataset: e")) ==
+        "x.yaml:12:7: curriculum.stages[0].dataset: no data set 'e'; there are: d");
+  CHECK(ErrorOf(With("[32, 64]", "[64, 32]")) ==
+        "x.yaml:10:14: curriculum.grid[1]: the grid must be ascending and above 0");
+  CHECK(
+      ErrorOf(With("[32, 64]", "[32, 4096]")).find("does not fit in the model's context of 2048") !=
+      std::string::npos);
+  CHECK(ErrorOf(With("steps: 2", "budget: lots")).find("curriculum.stages[0].steps: required") !=
+        std::string::npos);
+  CHECK(ErrorOf(With("steps: 2", "steps: 2\n      budget: lots")) ==
+        "x.yaml:14:7: curriculum.stages[0].budget: expected \"auto\" or a number of tokens, got "
+        "'lots'");
+  CHECK(ErrorOf(With("countdown: {numbers: 3, count: 8}", "file: nowhere.jsonl"))
+            .find("datasets.d.file: no such file: ") != std::string::npos);
+  CHECK(ErrorOf(With("countdown: {numbers: 3, count: 8}", "template: x"))
+            .find("needs exactly one of: file, countdown, multiplication") != std::string::npos);
+  CHECK(ErrorOf(With("count: 8", "count: 8, exclude: [z]"))
+            .find("datasets.d.countdown.exclude: 'z' is not a countdown data set") !=
+        std::string::npos);
+  CHECK(ErrorOf(With("steps: 2", "steps: 2\n      training: {clip_low: 2}")) ==
+        "x.yaml:14:18: curriculum.stages[0].training.clip_low: must be in [0, 1]");
 }
 
 }  // namespace

@@ -9,7 +9,8 @@ namespace e3 {
 namespace {
 
 const std::string kYaml =
-    "name: a\nmodel: ../models/countdown-starter\ndatasets:\n  d: {countdown: {numbers: 3, count: 8}}\ncurriculum:\n  grid: [32]\n"
+    "name: a\nmodel: ../models/countdown-starter\ndatasets:\n  d: {countdown: {numbers: 3, count: "
+    "8}}\ncurriculum:\n  grid: [32]\n"
     "  stages: [{dataset: d, steps: 2}]\n";
 
 struct Fixture {
@@ -44,7 +45,8 @@ struct Fixture {
     REQUIRE(service->LeaseJob(nullptr, &request, &reply).ok());
     return reply.has_job() ? reply.job().id() : "";
   }
-  grpc::Status Report(const std::string& id, const std::string& holder, v1::JobState state = v1::JOB_STATE_UNSPECIFIED, bool* cancel = nullptr) {
+  grpc::Status Report(const std::string& id, const std::string& holder,
+                      v1::JobState state = v1::JOB_STATE_UNSPECIFIED, bool* cancel = nullptr) {
     v1::ReportProgressRequest request;
     request.set_job_id(id);
     request.set_holder(holder);

@@ -19,7 +19,9 @@ std::string TempFile(const std::string& content) {
 TEST_CASE("a file's fields become prompts and golds") {
   v1::JobSpec spec;
   v1::Dataset& d = (*spec.mutable_datasets())["gsm"];
-  d.set_file(TempFile("{\"question\": \"1+1?\", \"answer\": \"one and one\\n#### 2\", \"level\": 1}\n\n{\"question\": \"2+2?\", \"answer\": \"#### 4\", \"level\": 2}\n"));
+  d.set_file(
+      TempFile("{\"question\": \"1+1?\", \"answer\": \"one and one\\n#### 2\", \"level\": "
+               "1}\n\n{\"question\": \"2+2?\", \"answer\": \"#### 4\", \"level\": 2}\n"));
   d.set_prompt_field("question");
   d.set_gold_pattern("#### (.*)");
   d.set_template_("Q: {prompt}");
@@ -38,8 +40,10 @@ TEST_CASE("a file's fields become prompts and golds") {
 
 TEST_CASE("a broken line is named") {
   v1::JobSpec spec;
-  (*spec.mutable_datasets())["d"].set_file(TempFile("{\"prompt\": \"a\", \"answer\": \"1\"}\n{\"prompt\": \n"));
-  CHECK(std::string(LoadDataset(spec, "d").status().message()).find(":2: not a JSON object") != std::string::npos);
+  (*spec.mutable_datasets())["d"].set_file(
+      TempFile("{\"prompt\": \"a\", \"answer\": \"1\"}\n{\"prompt\": \n"));
+  CHECK(std::string(LoadDataset(spec, "d").status().message()).find(":2: not a JSON object") !=
+        std::string::npos);
   (*spec.mutable_datasets())["d"].set_file("/nowhere/x.jsonl");
   CHECK(absl::IsNotFound(LoadDataset(spec, "d").status()));
 }
