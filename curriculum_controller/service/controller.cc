@@ -26,21 +26,32 @@ v1::Sampling StageSampling(const v1::JobSpec& spec, const v1::Stage& stage) {
   return sampling;
 }
 
-void ExportCurve(const std::string& job, const std::string& stage, const PerformanceCurve& curve,
-                 int64_t budget) {
+// The gauges of a stage, from its durable state: the same after a restart.
+void ExportStage(const std::string& job, const v1::StageState& stage) {
+  if (stage.budget() > 0) {
+    GaugeMetric("e3_curriculum_budget", "Token budget of the stage",
+                {{"training_job", job}, {"stage", stage.name()}})
+        .Set(static_cast<double>(stage.budget()));
+  }
+  if (stage.evaluations().empty()) return;
+  const v1::Evaluation& newest = *stage.evaluations().rbegin();
+  PerformanceCurve curve;
+  curve.budgets.assign(newest.budgets().begin(), newest.budgets().end());
+  curve.j.assign(newest.j().begin(), newest.j().end());
   for (size_t i = 0; i < curve.budgets.size(); ++i) {
-    GaugeMetric(
-        "e3_curriculum_j", "J(pi, D, B): performance at a token budget",
-        {{"training_job", job}, {"stage", stage}, {"budget", absl::StrCat(curve.budgets[i])}})
+    GaugeMetric("e3_curriculum_j", "J(pi, D, B): performance at a token budget",
+                {{"training_job", job},
+                 {"stage", stage.name()},
+                 {"budget", absl::StrCat(curve.budgets[i])}})
         .Set(curve.j[i]);
   }
   GaugeMetric("e3_curriculum_mean_length", "Mean response length at the largest budget measured",
-              {{"training_job", job}, {"stage", stage}})
-      .Set(curve.mean_length);
-  absl::StatusOr<double> j = curve.At(budget), j2 = curve.At(2 * budget);
+              {{"training_job", job}, {"stage", stage.name()}})
+      .Set(newest.mean_length());
+  absl::StatusOr<double> j = curve.At(stage.budget()), j2 = curve.At(2 * stage.budget());
   if (j.ok() && j2.ok()) {
     GaugeMetric("e3_curriculum_extrapolation_ratio", "J(2B)/J(B) at the stage's budget",
-                {{"training_job", job}, {"stage", stage}})
+                {{"training_job", job}, {"stage", stage.name()}})
         .Set(ExtrapolationRatio(*j, *j2));
   }
 }
@@ -144,6 +155,7 @@ void Controller::SetActivity(const std::string& text) {
 
 absl::Status Controller::Save(const v1::CurriculumState& state) {
   E3_RETURN_IF_ERROR(store_->Put("curriculum/" + state.job_id(), state));
+  for (const v1::StageState& stage : state.stages()) ExportStage(state.job_id(), stage);
   v1::ReportProgressRequest request;
   request.set_job_id(state.job_id());
   *request.mutable_curriculum() = state;
@@ -191,8 +203,9 @@ void Controller::RunJob(const v1::Job& job) {
     state.set_job_id(job.id());
     for (const v1::Stage& stage : job.spec().curriculum().stages())
       state.add_stages()->set_name(stage.name());
-    status = Save(state);
+    status = absl::OkStatus();
   }
+  if (status.ok()) status = Save(state);
   if (status.ok()) status = RunStages(job, &state);
 
   const bool cancelled = cancelled_;
@@ -303,9 +316,6 @@ absl::Status Controller::ChooseStageBudget(const v1::Job& job, uint32_t index,
     return absl::InvalidArgumentError(absl::StrCat("stage ", stage.name(), " has no budget"));
   }
   progress->set_budget(budget);
-  GaugeMetric("e3_curriculum_budget", "Token budget of the stage",
-              {{"training_job", job.id()}, {"stage", stage.name()}})
-      .Set(static_cast<double>(budget));
   return Save(*state);
 }
 
@@ -375,7 +385,6 @@ absl::StatusOr<PerformanceCurve> Controller::Evaluate(const v1::Job& job, uint32
                              return FromGrpc(learner_->Measure(context, request, &reply));
                            }));
   E3_ASSIGN_OR_RETURN(PerformanceCurve curve, ComputeCurve(reply, budgets, measurement.pass_at()));
-  ExportCurve(job.id(), stage.name(), curve, progress->budget());
   for (const v1::Evaluation& e : progress->evaluations()) {
     if (static_cast<int64_t>(e.stage_step()) == stage_step) return curve;
   }

@@ -28,7 +28,7 @@ with Cluster() as c:
     prometheus = subprocess.Popen(["prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data", f"--web.listen-address=127.0.0.1:{port}"],
                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        job = c.submit(write_job(c.state, "watched", [(64, 400)], kl_coef=0.01))
+        job = c.submit(write_job(c.state, "watched", [(64, 1000)], kl_coef=0.01))
         deadline = time.time() + 60
 
         def query(expression):
