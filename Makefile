@@ -28,7 +28,7 @@ test: build  ## Build and run all tests (parity tests fetch PyTorch and transfor
 
 asan: setup  ## Torch-free tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	@cmake --preset asan > /dev/null && cmake --build build-asan -j $(JOBS)
-	@cd build-asan && ASAN_OPTIONS=detect_leaks=0 ctest --output-on-failure -j $(JOBS)
+	@cd build-asan && ctest --output-on-failure -j $(JOBS)
 
 tsan: setup  ## The tests without gRPC, model files and LibTorch under ThreadSanitizer
 	@cmake --preset tsan > /dev/null && cmake --build build-tsan -j $(JOBS) --target engine_test learner_core_test reward_test curriculum_test
