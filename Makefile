@@ -2,9 +2,10 @@
 SHELL := /bin/bash
 BUILD := build
 JOBS ?= $(shell nproc)
-export OMP_WAIT_POLICY := passive
+# Tests run side by side on the same cores.
+test asan tsan: export OMP_WAIT_POLICY := passive
 
-.PHONY: help setup build demo test asan tsan format lint smollm2 kill-default clean
+.PHONY: help setup build demo test asan tsan format lint smollm2 kill-default k8s-check clean
 
 help:  ## Show this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +41,9 @@ smollm2: build  ## A real model on real problems: SFT and GRPO of SmolLM2-135M o
 
 kill-default: build  ## kill -9 each service in turn during the default job
 	@python3 tests/e2e/kill_test.py default
+
+k8s-check:  ## Apply the manifests to a real Kubernetes API server, strictly (builds one on first use)
+	@k8s/check.sh
 
 format:  ## Format the C++ code
 	@git ls-files '*.h' '*.cc' | xargs clang-format-14 -i

@@ -1,12 +1,10 @@
 #include "learner/service/summary.h"
 
-#include <algorithm>
-#include <cmath>
+#include <map>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/strings/str_join.h"
-#include "absl/strings/str_replace.h"
+#include "learner/service/line_chart.h"
 #include "nlohmann/json.hpp"
 #include "services/runtime/files.h"
 #include "services/runtime/status_macros.h"
@@ -68,62 +66,36 @@ Json SummaryJson(const std::string& model_folder, const v1::FinishJobRequest& re
           {"last_step", records.empty() ? Json() : MetricsJson(records.back())}};
 }
 
-std::string Escape(const std::string& text) {
-  return absl::StrReplaceAll(text,
-                             {{"&", "&amp;"}, {"<", "&lt;"}, {">", "&gt;"}, {"\"", "&quot;"}});
+// One metric over the steps, a series a stage.
+std::string StepChart(const v1::CurriculumState& curriculum,
+                      const std::vector<v1::StepRecord>& records, const std::string& title,
+                      const std::string& metric) {
+  std::vector<ChartSeries> series;
+  for (const v1::StepRecord& r : records) {
+    const size_t stage = r.stage();
+    while (series.size() <= stage) {
+      const int i = static_cast<int>(series.size());
+      series.push_back({i < curriculum.stages_size() ? curriculum.stages(i).name() : "",
+                        ChartColor(series.size()),
+                        {}});
+    }
+    auto it = r.metrics().find(metric);
+    if (it != r.metrics().end())
+      series[stage].points.emplace_back(static_cast<double>(r.step()), it->second);
+  }
+  return LineChart(title, "step", series);
 }
 
-// A line chart of one metric over the steps; stages are told apart by colour.
-std::string Plot(const std::vector<v1::StepRecord>& records, const std::string& title,
-                 const std::string& metric) {
-  constexpr double kWidth = 420, kHeight = 170, kLeft = 48, kRight = 10, kTop = 10, kBottom = 24;
-  static const char* kColors[] = {"#2563eb", "#d97706", "#059669", "#9333ea", "#dc2626"};
-  double low = INFINITY, high = -INFINITY;
-  for (const v1::StepRecord& r : records) {
-    auto it = r.metrics().find(metric);
-    if (it == r.metrics().end() || !std::isfinite(it->second)) continue;
-    low = std::min(low, it->second);
-    high = std::max(high, it->second);
+// J over the token budget, a series a measurement.
+std::string CurveChart(const v1::StageState& stage) {
+  std::vector<ChartSeries> series;
+  for (const v1::Evaluation& e : stage.evaluations()) {
+    ChartSeries s{absl::StrCat("after step ", e.stage_step()), ChartColor(series.size()), {}};
+    for (int i = 0; i < e.budgets_size(); ++i)
+      s.points.emplace_back(static_cast<double>(e.budgets(i)), e.j(i));
+    series.push_back(std::move(s));
   }
-  if (!std::isfinite(low)) return "";
-  if (high - low < 1e-12) high = low + (low == 0 ? 1 : std::fabs(low) * 0.1);
-  const double first = static_cast<double>(records.front().step()),
-               last = std::max(first + 1, static_cast<double>(records.back().step()));
-  auto x = [&](double step) {
-    return kLeft + (step - first) / (last - first) * (kWidth - kLeft - kRight);
-  };
-  auto y = [&](double value) {
-    return kTop + (high - value) / (high - low) * (kHeight - kTop - kBottom);
-  };
-  std::string svg = absl::StrFormat(
-      "<figure><figcaption>%s</figcaption><svg viewBox=\"0 0 %g %g\" role=\"img\" aria-label=\"%s "
-      "over steps\">",
-      Escape(title), kWidth, kHeight, Escape(title));
-  for (int i = 0; i <= 3; ++i) {
-    double value = low + (high - low) * i / 3;
-    absl::StrAppendFormat(&svg,
-                          "<line x1=\"%g\" x2=\"%g\" y1=\"%.1f\" y2=\"%.1f\" class=\"grid\"/><text "
-                          "x=\"%g\" y=\"%.1f\" class=\"tick end\">%.3g</text>",
-                          kLeft, kWidth - kRight, y(value), y(value), kLeft - 5, y(value) + 3,
-                          value);
-  }
-  absl::StrAppendFormat(&svg,
-                        "<text x=\"%g\" y=\"%g\" class=\"tick\">step %g</text><text x=\"%g\" "
-                        "y=\"%g\" class=\"tick end\">%g</text>",
-                        kLeft, kHeight - 6, first, kWidth - kRight, kHeight - 6, last);
-  for (size_t i = 0; i < records.size();) {
-    const uint32_t stage = records[i].stage();
-    std::string points;
-    for (; i < records.size() && records[i].stage() == stage; ++i) {
-      auto it = records[i].metrics().find(metric);
-      if (it != records[i].metrics().end())
-        absl::StrAppendFormat(&points, "%.1f,%.1f ", x(static_cast<double>(records[i].step())),
-                              y(it->second));
-    }
-    absl::StrAppendFormat(&svg, "<polyline points=\"%s\" style=\"stroke:%s\"/>", points,
-                          kColors[stage % 5]);
-  }
-  return svg + "</svg></figure>\n";
+  return LineChart("J over the token budget", "budget", series);
 }
 
 std::string EvaluationTable(const v1::StageState& stage) {
@@ -146,7 +118,7 @@ std::string SummaryHtml(const std::string& model_folder, const v1::FinishJobRequ
   std::string html = absl::StrCat(
       "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" "
       "content=\"width=device-width\">\n<title>",
-      Escape(request.job_id()),
+      EscapeHtml(request.job_id()),
       "</title>\n<style>\n"
       "body{font:15px/1.5 system-ui,sans-serif;color:#1f2937;max-width:960px;margin:2rem "
       "auto;padding:0 1rem}\n"
@@ -157,17 +129,19 @@ std::string SummaryHtml(const std::string& model_folder, const v1::FinishJobRequ
       ".plots{display:grid;grid-template-columns:repeat(auto-fill,minmax(400px,1fr));gap:1rem}"
       "figure{margin:0}figcaption{font-weight:600}\n"
       "svg{width:100%}polyline{fill:none;stroke-width:2}.grid{stroke:#e5e7eb}.tick{font-size:10px;"
-      "fill:#6b7280}.end{text-anchor:end}\n"
+      "fill:#6b7280}.end{text-anchor:end}.legend{font-size:.8rem}\n"
       "</style></head><body>\n<h1>",
-      Escape(request.job_id()), "</h1>\n<p>", Escape(request.outcome()), " after ", records.size(),
-      " steps. Model: <code>", Escape(model_folder), "</code></p>\n");
+      EscapeHtml(request.job_id()), "</h1>\n<p>", EscapeHtml(request.outcome()), " after ",
+      records.size(), " steps. Model: <code>", EscapeHtml(model_folder), "</code></p>\n");
   for (const v1::StageState& stage : request.curriculum().stages()) {
-    absl::StrAppend(&html, "<h2>", Escape(stage.name()), "</h2>\n<p>budget ", stage.budget(),
+    absl::StrAppend(&html, "<h2>", EscapeHtml(stage.name()), "</h2>\n<p>budget ", stage.budget(),
                     " tokens, ", stage.steps_done(), " steps",
-                    stage.done_reason().empty() ? "" : ": ", Escape(stage.done_reason()), "</p>\n");
+                    stage.done_reason().empty() ? "" : ": ", EscapeHtml(stage.done_reason()),
+                    "</p>\n");
     if (stage.has_choice())
-      absl::StrAppend(&html, "<p>", Escape(stage.choice().explanation()), "</p>\n");
+      absl::StrAppend(&html, "<p>", EscapeHtml(stage.choice().explanation()), "</p>\n");
     html += EvaluationTable(stage);
+    absl::StrAppend(&html, "<div class=\"plots\">", CurveChart(stage), "</div>\n");
   }
   html += "<h2>Steps</h2>\n<div class=\"plots\">\n";
   if (!records.empty()) {
@@ -181,7 +155,7 @@ std::string SummaryHtml(const std::string& model_folder, const v1::FinishJobRequ
           std::pair("Gradient norm", "gradient_norm"),
           std::pair("Tokens a second", "tokens_per_second"),
           std::pair("Largest rollout-learner difference of log-probabilities", "mismatch_max")}) {
-      html += Plot(records, title, metric);
+      html += StepChart(request.curriculum(), records, title, metric);
     }
   }
   return html + "</div>\n</body></html>\n";

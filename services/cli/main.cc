@@ -159,7 +159,7 @@ absl::Status ExecOffline(int argc, char** argv) {
       (std::filesystem::read_symlink("/proc/self/exe").parent_path() / "e3-offline").string();
   std::vector<char*> arguments(argv, argv + argc);
   arguments.push_back(nullptr);
-  setenv("OMP_WAIT_POLICY", "passive", 0);
+  LimitSpinning();
   execv(program.c_str(), arguments.data());
   return absl::NotFoundError(absl::StrCat("cannot run ", program, ": ", strerror(errno)));
 }

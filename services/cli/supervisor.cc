@@ -99,8 +99,7 @@ void Start(const UpOptions& o, Service* s) {
     dup2(log, STDOUT_FILENO);
     dup2(log, STDERR_FILENO);
   }
-  // Processes share the cores: waiting threads must not spin.
-  setenv("OMP_WAIT_POLICY", "passive", 0);
+  LimitSpinning();
   std::vector<char*> argv;
   for (std::string& argument : s->command) argv.push_back(argument.data());
   argv.push_back(nullptr);
@@ -316,6 +315,10 @@ absl::Status Down(const std::string& given) {
   }
   return absl::DeadlineExceededError(
       absl::StrCat("the supervisor (process ", pid, ") did not end within 15 seconds"));
+}
+
+void LimitSpinning() {
+  if (getenv("OMP_WAIT_POLICY") == nullptr) setenv("GOMP_SPINCOUNT", "1000", 0);
 }
 
 }  // namespace e3
