@@ -11,6 +11,7 @@ find_package(CLI11 REQUIRED)
 find_package(OpenSSL REQUIRED)
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET libxxhash)
+pkg_check_modules(RE2 REQUIRED IMPORTED_TARGET re2)
 pkg_check_modules(GMPXX REQUIRED IMPORTED_TARGET gmpxx)
 
 # LibTorch: two CPU libraries of the wheel. Its include folder carries another protobuf, so it is searched last.

@@ -1,5 +1,6 @@
 #include "learner/advantages.h"
 
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 
@@ -9,6 +10,9 @@ std::vector<double> GroupAdvantages(const std::vector<double>& rewards, bool nor
   const double n = static_cast<double>(rewards.size());
   std::vector<double> advantages(rewards.size(), 0.0);
   if (rewards.size() < 2) return advantages;
+  // Equal rewards say nothing: exactly zero, whatever the rounding of their mean.
+  const auto [low, high] = std::minmax_element(rewards.begin(), rewards.end());
+  if (*low == *high) return advantages;
   const double mean = std::accumulate(rewards.begin(), rewards.end(), 0.0) / n;
   double squares = 0;
   for (double r : rewards) squares += (r - mean) * (r - mean);

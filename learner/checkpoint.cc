@@ -7,6 +7,7 @@
 #include <filesystem>
 
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "nlohmann/json.hpp"
@@ -56,8 +57,15 @@ absl::StatusOr<uint64_t> LoadCheckpoint(const std::string& folder, const std::st
   absl::StatusOr<std::string> text = ReadFile(folder + "/trainer.json");
   if (!text.ok()) return bad("has no trainer.json");
   Json state = Json::parse(*text, nullptr, /*allow_exceptions=*/false);
-  if (!state.is_object() || !state.contains("step") || !state.contains("checksums"))
+  auto is = [&](const char* key, auto test) { return state.contains(key) && test(state[key]); };
+  auto number = [](const Json& v) { return v.is_number_unsigned(); };
+  auto text_value = [](const Json& v) { return v.is_string(); };
+  if (!state.is_object() || !is("step", number) || !is("updates", number) ||
+      !is("job", text_value) || !is("checksums", [&](const Json& v) {
+        return v.is_object() && std::all_of(v.begin(), v.end(), text_value);
+      })) {
     return bad("has a broken trainer.json");
+  }
   if (state.value("job", "") != job_id) {
     return absl::FailedPreconditionError(absl::StrCat("checkpoint ", folder, " is of job ",
                                                       state.value("job", "?"), ", not ", job_id));
@@ -93,13 +101,23 @@ absl::StatusOr<uint64_t> LoadCheckpoint(const std::string& folder, const std::st
 std::vector<std::string> ListCheckpoints(const std::string& parent) {
   std::vector<std::string> folders;
   std::error_code error;
+  uint64_t step;
   for (const auto& entry : fs::directory_iterator(parent, error)) {
     std::string name = entry.path().filename().string();
-    if (entry.is_directory() && absl::StartsWith(name, "step-") && !absl::StrContains(name, "."))
+    if (entry.is_directory() && absl::StartsWith(name, "step-") &&
+        absl::SimpleAtoi(name.substr(5), &step))
       folders.push_back(entry.path().string());
   }
-  std::sort(folders.rbegin(), folders.rend());
+  std::sort(folders.begin(), folders.end(), [](const std::string& a, const std::string& b) {
+    return CheckpointStep(a) > CheckpointStep(b);
+  });
   return folders;
+}
+
+uint64_t CheckpointStep(const std::string& folder) {
+  uint64_t step = 0;
+  (void)absl::SimpleAtoi(folder.substr(folder.rfind('-') + 1), &step);
+  return step;
 }
 
 std::string CheckpointFolder(const std::string& parent, uint64_t step) {

@@ -27,6 +27,8 @@ absl::StatusOr<uint64_t> LoadCheckpoint(const std::string& folder, const std::st
 // Folders "step-…" under `parent`, newest first.
 std::vector<std::string> ListCheckpoints(const std::string& parent);
 std::string CheckpointFolder(const std::string& parent, uint64_t step);
+// The step in such a folder's name.
+uint64_t CheckpointStep(const std::string& folder);
 // Removes all but the newest `keep`.
 void PruneCheckpoints(const std::string& parent, int64_t keep);
 

@@ -28,7 +28,7 @@ at::Tensor TokenPolicyLoss(const at::Tensor& logprobs, const at::Tensor& old_log
 }
 
 at::Tensor TokenKl(const at::Tensor& logprobs, const at::Tensor& ref_logprobs) {
-  at::Tensor k = ref_logprobs - logprobs;
+  at::Tensor k = at::clamp(ref_logprobs - logprobs, -20, 20);
   return at::clamp(at::exp(k) - k - 1, -10, 10);
 }
 

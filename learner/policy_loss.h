@@ -7,8 +7,8 @@
 //   dual_clip)
 // Token losses are averaged over all tokens of the mini-batch. GRPOMask (Section 5, App. G.3) keeps
 // only tokens with A > 0, and averages over just those. KL to the reference is k3 = clamp(e^k - k -
-// 1, ±10) with k = logp_ref - logp (Schulman 2020), and entropy a bonus; both are averaged over all
-// tokens.
+// 1, ±10) with k = clamp(logp_ref - logp, ±20) (Schulman 2020), and entropy a bonus; both are
+// averaged over all tokens.
 #ifndef E3_LEARNER_POLICY_LOSS_H_
 #define E3_LEARNER_POLICY_LOSS_H_
 

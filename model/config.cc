@@ -78,10 +78,18 @@ absl::StatusOr<ModelConfig> Parse(const Json& json) {
     return absl::InvalidArgumentError(
         "num_attention_heads must be a multiple of num_key_value_heads");
   }
+  for (auto [name, value] : {std::pair("hidden_size", config.hidden_size),
+                             {"intermediate_size", config.intermediate_size},
+                             {"num_hidden_layers", config.num_layers},
+                             {"vocab_size", config.vocab_size},
+                             {"max_position_embeddings", config.context_length}}) {
+    if (value < 1 || value > (int64_t{1} << 31))
+      return absl::InvalidArgumentError(absl::StrCat(name, " is ", value));
+  }
   Json head_dim = json.value("head_dim", Json());
   config.head_dim =
       head_dim.is_null() ? config.hidden_size / config.num_heads : head_dim.get<int64_t>();
-  if (config.head_dim % 8 != 0 || config.head_dim > 256) {
+  if (config.head_dim < 8 || config.head_dim % 8 != 0 || config.head_dim > 256) {
     return absl::InvalidArgumentError(
         absl::StrCat("head_dim ", config.head_dim, " is not a multiple of 8 up to 256"));
   }

@@ -95,8 +95,8 @@ absl::Status SaveModel(const std::string& folder, const std::string& source_fold
     if (!fs::exists(source, error)) continue;
     fs::copy_file(source, fs::path(folder) / name, fs::copy_options::overwrite_existing, error);
     if (error)
-      return absl::UnavailableError(
-          absl::StrCat("cannot copy ", source.string(), ": ", error.message()));
+      return FromErrno(error.value(),
+                       absl::StrCat("cannot copy ", source.string(), ": ", error.message()));
   }
   E3_ASSIGN_OR_RETURN(std::string text, ReadFile(absl::StrCat(source_folder, "/config.json")));
   auto config = nlohmann::ordered_json::parse(text, nullptr, /*allow_exceptions=*/false);

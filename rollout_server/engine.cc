@@ -23,6 +23,13 @@ absl::Status Engine::Add(const RolloutRequest& r) {
   if (static_cast<int64_t>(r.response_prefix.size()) >= r.budget) {
     return absl::InvalidArgumentError("the response prefix uses up the budget");
   }
+  // Below 1e-6 a division by the temperature overflows; NaN fails every comparison.
+  if (!(r.sampling.temperature == 0 ||
+        (r.sampling.temperature >= 1e-6 && r.sampling.temperature <= 1e6)) ||
+      !(r.sampling.top_p >= 0 && r.sampling.min_p >= 0)) {
+    return absl::InvalidArgumentError(
+        "sampling needs temperature 0 or in [1e-6, 1e6], top_p and min_p in [0, 1], top_k >= 0");
+  }
   if (r.sampling.temperature < 0 || r.sampling.top_p < 0 || r.sampling.top_p > 1 ||
       r.sampling.min_p < 0 || r.sampling.min_p > 1 || r.sampling.top_k < 0) {
     return absl::InvalidArgumentError(

@@ -90,19 +90,21 @@ absl::StatusOr<std::vector<CountdownPuzzle>> GenerateCountdown(
   std::vector<CountdownPuzzle> puzzles;
   int64_t misses = 0;
   while (static_cast<int64_t>(puzzles.size()) < spec.count()) {
-    // Distinct puzzles run out gradually; a long row of repeats means that (nearly) all are taken.
-    if (misses > 200000) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "only ", puzzles.size(), " distinct Countdown puzzles with ", spec.numbers(),
-          " numbers up to ", spec.max_number(), " could be found, not ", spec.count()));
+    // Distinct puzzles run out gradually; a long row of draws without a new one means that (nearly)
+    // all are taken, or that none is within the ranges.
+    if (misses > 1000000) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("only ", puzzles.size(), " distinct Countdown puzzles with ", spec.numbers(),
+                       " numbers up to ", spec.max_number(), " and targets up to ",
+                       spec.max_target(), " could be found, not ", spec.count()));
     }
     CountdownPuzzle puzzle;
     for (int i = 0; i < spec.numbers(); ++i)
       puzzle.numbers.push_back(random.Between(1, spec.max_number()));
     std::optional<CountdownAttempt> attempt = RandomAttempt(spec, puzzle.numbers, random);
-    if (!attempt || attempt->value < 1 || attempt->value > spec.max_target()) continue;
-    puzzle.target = attempt->value;
-    if (seen.insert(puzzle.Key()).second) {
+    const bool in_range = attempt && attempt->value >= 1 && attempt->value <= spec.max_target();
+    if (in_range) puzzle.target = attempt->value;
+    if (in_range && seen.insert(puzzle.Key()).second) {
       puzzles.push_back(std::move(puzzle));
       misses = 0;
     } else {

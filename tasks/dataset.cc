@@ -3,12 +3,13 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
-#include <regex>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "nlohmann/json.hpp"
+#include "re2/re2.h"
 #include "services/runtime/status_macros.h"
 #include "tasks/countdown.h"
 
@@ -45,7 +46,11 @@ absl::StatusOr<std::vector<Problem>> LoadFile(const v1::Dataset& dataset) {
   const std::string gold_field = dataset.gold_field().empty() ? "answer" : dataset.gold_field();
   const std::string text_template = dataset.template_().empty() ? "{prompt}" : dataset.template_();
   const std::string task = dataset.task().empty() ? "math" : dataset.task();
-  std::regex gold_pattern(dataset.gold_pattern());
+  RE2 gold_pattern(dataset.gold_pattern(), RE2::Quiet);  // linear in the text, whatever the pattern
+  if (!gold_pattern.ok()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("gold_pattern is not a regular expression: ", gold_pattern.error()));
+  }
 
   std::vector<Problem> problems;
   std::string text;
@@ -64,6 +69,7 @@ absl::StatusOr<std::vector<Problem>> LoadFile(const v1::Dataset& dataset) {
       }
       v1::CountdownTask* countdown = problem.grading.mutable_countdown();
       CountdownPuzzle puzzle;
+      if (line["numbers"].empty()) return bad("\"numbers\" is empty");
       for (const Json& n : line["numbers"]) {
         if (!n.is_number_integer()) return bad("\"numbers\" must be whole numbers");
         puzzle.numbers.push_back(n.get<int64_t>());
@@ -73,7 +79,9 @@ absl::StatusOr<std::vector<Problem>> LoadFile(const v1::Dataset& dataset) {
       puzzle.target = line["target"].get<int64_t>();
       countdown->set_target(puzzle.target);
       problem.prompt = CountdownPrompt(text_template, puzzle);
-      if (std::optional<std::string> prompt = FieldText(line, prompt_field)) {
+      if (absl::StrContains(text_template, "{prompt}")) {
+        std::optional<std::string> prompt = FieldText(line, prompt_field);
+        if (!prompt) return bad(absl::StrCat("no field \"", prompt_field, "\" for the template"));
         problem.prompt = absl::StrReplaceAll(problem.prompt, {{"{prompt}", *prompt}});
       }
     } else {
@@ -82,13 +90,15 @@ absl::StatusOr<std::vector<Problem>> LoadFile(const v1::Dataset& dataset) {
       std::optional<std::string> gold = FieldText(line, gold_field);
       if (!gold) return bad(absl::StrCat("no field \"", gold_field, "\""));
       if (!dataset.gold_pattern().empty()) {
-        std::smatch match;
-        if (!std::regex_search(*gold, match, gold_pattern) || match.size() < 2) {
+        std::string found;
+        if (!RE2::PartialMatch(*gold, gold_pattern, &found)) {
           return bad(absl::StrCat("gold_pattern '", dataset.gold_pattern(),
                                   "' does not match field \"", gold_field, "\""));
         }
-        gold = match[1].str();
+        gold = found;
       }
+      if (absl::StripAsciiWhitespace(*gold).empty())
+        return bad(absl::StrCat("the answer in field \"", gold_field, "\" is empty"));
       problem.prompt = absl::StrReplaceAll(text_template, {{"{prompt}", *prompt}});
       problem.grading.mutable_math()->set_gold(*gold);
     }

@@ -83,7 +83,12 @@ void Controller::Stop() {
 grpc::Status Controller::GetCurriculum(grpc::ServerContext*,
                                        const v1::GetCurriculumRequest* request,
                                        v1::CurriculumState* reply) {
-  return ToGrpc(store_->Get("curriculum/" + request->job_id(), reply));
+  absl::Status status = store_->Get("curriculum/" + request->job_id(), reply);
+  if (absl::IsNotFound(status)) {
+    status = absl::NotFoundError(
+        absl::StrCat("no job '", request->job_id(), "' has been run by this controller"));
+  }
+  return ToGrpc(status);
 }
 
 void Controller::Sleep(double seconds) {
@@ -133,7 +138,9 @@ void Controller::Report(v1::ReportProgressRequest request) {
   grpc::Status status = jobs_->ReportProgress(&context, request, &reply);
   const bool lost = status.error_code() == grpc::StatusCode::FAILED_PRECONDITION ||
                     status.error_code() == grpc::StatusCode::NOT_FOUND;
-  if (!lost && !(status.ok() && reply.cancel_requested())) return;
+  // The end of a job, cancelled or not, is brought to its end.
+  const bool cancelled = status.ok() && reply.cancel_requested() && !finishing_;
+  if (!lost && !cancelled) return;
   std::lock_guard<std::mutex> lock(mutex_);
   if (request.job_id() != current_job_) return;
   (lost ? lease_lost_ : cancelled_) = true;
@@ -171,6 +178,8 @@ absl::Status Controller::Retry(const std::string& job_id, const std::string& wha
     grpc::ClientContext context;
     {
       std::lock_guard<std::mutex> lock(mutex_);
+      // Whoever interrupts after this finds the call.
+      if (Interrupted()) return absl::CancelledError("interrupted");
       learner_call_ = &context;
     }
     absl::Status status = call(&context);
@@ -180,8 +189,9 @@ absl::Status Controller::Retry(const std::string& job_id, const std::string& wha
     }
     if (status.ok() || Interrupted())
       return Interrupted() && !status.ok() ? absl::CancelledError("interrupted") : status;
-    if (!IsTransient(status)) return status;
-    Log("warning", "the learner is away; trying again",
+    // A full disk is waited for as a learner that is away is: nothing is lost meanwhile.
+    if (!IsTransient(status) && !absl::IsResourceExhausted(status)) return status;
+    Log("warning", "the learner cannot go on; trying again",
         {{"job", job_id}, {"doing", what}, {"error", std::string(status.message())}});
     SetActivity(absl::StrCat("waiting for the learner (", what, "): ", status.message()));
     Sleep(1);
@@ -195,6 +205,7 @@ void Controller::RunJob(const v1::Job& job) {
     activity_.clear();
     cancelled_ = job.cancel_requested();
     lease_lost_ = false;
+    finishing_ = false;
   }
   Log("info", "job begins or goes on", {{"job", job.id()}});
   v1::CurriculumState state;
@@ -214,9 +225,14 @@ void Controller::RunJob(const v1::Job& job) {
     v1::ReportProgressRequest last;
     last.set_job_id(job.id());
     std::string outcome = cancelled ? "cancelled" : status.ok() ? "succeeded" : "failed";
-    cancelled_ = false;  // the end of a cancelled job is not interrupted
+    finishing_ = true;
+    cancelled_ = false;
     absl::StatusOr<std::string> model = Finish(job, state, outcome);
-    if (!model.ok() && (stop_ || lease_lost_)) return;
+    if (!model.ok() && (stop_ || lease_lost_)) {
+      std::lock_guard<std::mutex> lock(mutex_);
+      current_job_.clear();
+      return;
+    }
     if (model.ok()) last.set_checkpoint(*model);
     if (!model.ok() && status.ok() && !cancelled) status = model.status();
     last.set_state(cancelled     ? v1::JOB_STATE_CANCELLED
@@ -232,8 +248,11 @@ void Controller::RunJob(const v1::Job& job) {
       grpc::ClientContext context;
       context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(5));
       grpc::Status sent = jobs_->ReportProgress(&context, last, &reply);
-      if (sent.ok() || sent.error_code() == grpc::StatusCode::FAILED_PRECONDITION) break;
-      Sleep(0.5);
+      if (sent.ok() || sent.error_code() == grpc::StatusCode::FAILED_PRECONDITION ||
+          sent.error_code() == grpc::StatusCode::NOT_FOUND)
+        break;
+      std::unique_lock<std::mutex> lock(mutex_);
+      changed_.wait_for(lock, std::chrono::milliseconds(500), [&] { return stop_.load(); });
     }
     Log(status.ok() || cancelled ? "info" : "error", "job ended",
         {{"job", job.id()}, {"outcome", outcome}, {"error", std::string(status.message())}});
@@ -372,6 +391,7 @@ absl::StatusOr<PerformanceCurve> Controller::Evaluate(const v1::Job& job, uint32
   request.set_job_id(job.id());
   *request.mutable_spec() = job.spec();
   request.set_name(absl::StrCat("stage-", index, "-step-", stage_step));
+  request.set_after_step(progress->first_step() + static_cast<uint64_t>(stage_step));
   request.set_dataset(stage.evaluation());
   request.mutable_budgets()->Add(budgets.begin(), budgets.end());
   request.set_prompts(measurement.prompts());

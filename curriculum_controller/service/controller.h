@@ -73,7 +73,7 @@ class Controller final : public v1::CurriculumController::Service {
   std::unique_ptr<v1::Jobs::Stub> jobs_;
   std::unique_ptr<v1::Learner::Stub> learner_;
 
-  std::atomic<bool> stop_{false}, cancelled_{false}, lease_lost_{false};
+  std::atomic<bool> stop_{false}, cancelled_{false}, lease_lost_{false}, finishing_{false};
   std::mutex mutex_;
   std::condition_variable changed_;
   std::string current_job_;  // empty: none

@@ -3,6 +3,7 @@
 #include <chrono>
 #include <filesystem>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
@@ -55,7 +56,7 @@ uint64_t HashName(const std::string& name) {
 
 LearnerJob::LearnerJob(const LearnerEnvironment& environment, std::string id, v1::JobSpec spec)
     : environment_(environment), id_(std::move(id)), spec_(std::move(spec)) {
-  output_ = spec_.output().empty() ? environment_.jobs_folder + "/" + id_ : spec_.output();
+  output_ = (spec_.output().empty() ? environment_.jobs_folder : spec_.output()) + "/" + id_;
 }
 
 absl::StatusOr<std::unique_ptr<LearnerJob>> LearnerJob::Open(const LearnerEnvironment& environment,
@@ -74,7 +75,7 @@ absl::Status LearnerJob::Load() {
   for (const std::string& folder : ListCheckpoints(output_ + "/checkpoints")) {
     absl::StatusOr<uint64_t> step = LoadCheckpoint(folder, id_, *trainer_);
     if (step.ok()) {
-      steps_done_ = *step;
+      steps_done_ = checkpointed_ = *step;
       break;
     }
     Log("warning", "checkpoint passed over",
@@ -107,7 +108,8 @@ std::string LearnerJob::Key(const std::string& kind, uint64_t step) const {
 absl::Status LearnerJob::PublishWeights() {
   absl::Status status = environment_.pool->Publish(
       {Version(), spec_.model(), &trainer_->policy().layout(), trainer_->policy().parameters()});
-  if (!IsTransient(status)) return status;
+  // Generating tries again, server by server, and says what is wrong when none of them serves.
+  if (status.ok()) return status;
   Log("warning", "weights not published yet",
       {{"job", id_}, {"step", steps_done_}, {"error", std::string(status.message())}});
   return absl::OkStatus();
@@ -130,10 +132,19 @@ absl::StatusOr<const std::vector<LearnerJob::EncodedProblem>*> LearnerJob::Probl
   auto it = problems_.find(dataset);
   if (it != problems_.end()) return &it->second;
   E3_ASSIGN_OR_RETURN(std::vector<Problem> problems, LoadDataset(spec_, dataset));
+  // What a prompt may take so that it fits together with twice the largest budget.
+  int64_t largest = 0;
+  for (int64_t budget : spec_.curriculum().grid()) largest = std::max(largest, budget);
+  for (const v1::Stage& stage : spec_.curriculum().stages()) {
+    int64_t budget = 0;
+    if (absl::SimpleAtoi(stage.budget(), &budget)) largest = std::max(largest, budget);
+  }
+  const int64_t longest = std::min(spec_.prompting().max_prompt_tokens(),
+                                   trainer_->policy().config().context_length - 2 * largest);
   std::vector<EncodedProblem> encoded;
   for (size_t i = 0; i < problems.size(); ++i) {
     E3_ASSIGN_OR_RETURN(std::vector<uint32_t> prompt, EncodePrompt(problems[i].prompt));
-    if (static_cast<int64_t>(prompt.size()) > spec_.prompting().max_prompt_tokens()) continue;
+    if (static_cast<int64_t>(prompt.size()) > longest) continue;
     encoded.push_back({i, std::move(prompt), std::move(problems[i].grading)});
   }
   Log("info", "data set ready",
@@ -142,9 +153,11 @@ absl::StatusOr<const std::vector<LearnerJob::EncodedProblem>*> LearnerJob::Probl
        {"problems", encoded.size()},
        {"too_long", problems.size() - encoded.size()}});
   if (encoded.empty()) {
-    return absl::InvalidArgumentError(absl::StrCat("every prompt of data set '", dataset,
-                                                   "' is longer than prompting.max_prompt_tokens (",
-                                                   spec_.prompting().max_prompt_tokens(), ")"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "every prompt of data set '", dataset, "' is longer than ", longest,
+        " tokens: prompting.max_prompt_tokens is ", spec_.prompting().max_prompt_tokens(),
+        ", and the model's context of ", trainer_->policy().config().context_length,
+        " must hold the prompt and twice the largest budget (", 2 * largest, ")"));
   }
   return &(problems_[dataset] = std::move(encoded));
 }
@@ -237,7 +250,12 @@ absl::StatusOr<v1::CollectedBatch> LearnerJob::StoredOrCollected(
     Log("info", "step done again from its stored batch", {{"job", id_}, {"step", step}});
     return batch;
   }
-  if (!stored.ok() && !absl::IsNotFound(stored)) return stored;
+  if (absl::IsDataLoss(stored)) {
+    Log("warning", "stored batch cannot be read; collected again",
+        {{"job", id_}, {"step", step}, {"error", std::string(stored.message())}});
+  } else if (!stored.ok() && !absl::IsNotFound(stored)) {
+    return stored;
+  }
   E3_RETURN_IF_ERROR(PublishWeights());
   E3_ASSIGN_OR_RETURN(batch, Collect(request, step, stop));
   E3_RETURN_IF_ERROR(environment_.store->Put(Key("batch", step), batch));
@@ -284,11 +302,11 @@ absl::StatusOr<v1::StepRecord> LearnerJob::RunStep(const v1::RunStageRequest& re
     UpdateStatistics u = trainer_->Update(mini_batch, training, request.sampling().temperature());
     if (!u.finite)
       Log("warning", "gradient not finite; update skipped", {{"job", id_}, {"step", step}});
-    if (m == 0) {
+    if (u.skipped) continue;
+    if (updates == 0) {  // still the policy that generated
       metrics["mismatch_max"] = u.mismatch_max;
       metrics["mismatch_mean"] = u.mismatch_mean;
     }
-    if (u.skipped) continue;
     ++updates;
     for (auto [name, value] :
          {std::pair("loss", u.loss), std::pair("kl", u.kl), std::pair("ratio", u.ratio),
@@ -343,12 +361,12 @@ absl::StatusOr<std::string> LearnerJob::WriteCheckpoint(int64_t keep) {
   const std::string parent = output_ + "/checkpoints",
                     folder = CheckpointFolder(parent, steps_done_);
   E3_RETURN_IF_ERROR(SaveCheckpoint(folder, id_, steps_done_, spec_.model(), *trainer_));
+  checkpointed_ = steps_done_;
   PruneCheckpoints(parent, keep + 1);
   // Batches up to the oldest checkpoint kept will not be asked for again.
   std::vector<std::string> kept = ListCheckpoints(parent);
   if (!kept.empty()) {
-    const std::string oldest =
-        Key("batch", std::stoull(kept.back().substr(kept.back().rfind('-') + 1)));
+    const std::string oldest = Key("batch", CheckpointStep(kept.back()));
     E3_ASSIGN_OR_RETURN(std::vector<std::string> keys,
                         environment_.store->Keys("job/" + id_ + "/batch/"));
     for (const std::string& key : keys) {
@@ -365,6 +383,11 @@ absl::StatusOr<v1::MeasureReply> LearnerJob::Measure(const v1::MeasureRequest& r
   absl::Status stored = environment_.store->Get(key, &reply);
   if (stored.ok()) return reply;
   if (!absl::IsNotFound(stored)) return stored;
+  if (steps_done_ != request.after_step()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("the policy is at step ", steps_done_, ", not at ", request.after_step(),
+                     "; the job's stages must be run again up to there"));
+  }
 
   E3_ASSIGN_OR_RETURN(const std::vector<EncodedProblem>* problems, Problems(request.dataset()));
   const size_t count = std::min(problems->size(), static_cast<size_t>(request.prompts()));
@@ -433,6 +456,12 @@ absl::StatusOr<std::string> LearnerJob::Finish(const v1::FinishJobRequest& reque
     if (record.step() <= steps_done_) records.push_back(std::move(record));
   }
   E3_RETURN_IF_ERROR(WriteSummary(output_, model, request, records));
+  // The job is over: what only served to go on from is not kept.
+  for (const char* kind : {"batch", "measure"}) {
+    E3_ASSIGN_OR_RETURN(std::vector<std::string> keys,
+                        environment_.store->Keys(absl::StrCat("job/", id_, "/", kind, "/")));
+    for (const std::string& key : keys) E3_RETURN_IF_ERROR(environment_.store->Delete(key));
+  }
   return model;
 }
 

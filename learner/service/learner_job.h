@@ -53,6 +53,8 @@ class LearnerJob {
 
   const std::string& id() const { return id_; }
   uint64_t steps_done() const { return steps_done_; }
+  // The step of the newest checkpoint written or opened.
+  uint64_t checkpointed() const { return checkpointed_; }
   // Whether the policy is that of steps_done(). Not after a step that failed in the middle of its
   // updates: the job must be opened again then.
   bool consistent() const { return consistent_; }
@@ -95,6 +97,7 @@ class LearnerJob {
   std::map<std::string, std::vector<EncodedProblem>> problems_;
   uint64_t epoch_ = 0;
   uint64_t steps_done_ = 0;
+  uint64_t checkpointed_ = 0;
   bool consistent_ = true;
 };
 

@@ -1,15 +1,68 @@
 #include "learner/service/learner_service.h"
 
+#include <chrono>
+#include <cmath>
+#include <tuple>
+
 #include "absl/strings/str_cat.h"
+#include "nlohmann/json.hpp"
+#include "re2/re2.h"
 #include "services/runtime/log.h"
 #include "services/runtime/rpc.h"
 #include "services/runtime/status_macros.h"
 
 namespace e3 {
 
+namespace {
+
+// What a stage must have, whoever asks; the job file's checks say the same with line and column.
+absl::Status CheckStage(const v1::RunStageRequest& r) {
+  const v1::Training& t = r.training();
+  for (auto [name, value, least] :
+       {std::tuple("budget", r.budget(), int64_t{1}),
+        {"steps", r.steps(), int64_t{0}},
+        {"training.prompts_per_step", t.prompts_per_step(), int64_t{1}},
+        {"training.group_size", t.group_size(), int64_t{2}},
+        {"training.mini_batches", t.mini_batches(), int64_t{1}},
+        {"training.micro_batch_tokens", t.micro_batch_tokens(), int64_t{1}},
+        {"training.checkpoint_every", t.checkpoint_every(), int64_t{1}},
+        {"training.keep_checkpoints", t.keep_checkpoints(), int64_t{0}}}) {
+    if (value < least)
+      return absl::InvalidArgumentError(
+          absl::StrCat(name, " is ", value, "; it must be at least ", least));
+  }
+  if (t.prompts_per_step() % t.mini_batches() != 0)
+    return absl::InvalidArgumentError(
+        "training.mini_batches must divide training.prompts_per_step");
+  const v1::Sampling& s = r.sampling();
+  if (!(s.temperature() > 0) || !std::isfinite(s.temperature()))
+    return absl::InvalidArgumentError("sampling.temperature must be above 0 for training");
+  if ((s.top_p() != 0 && s.top_p() != 1) || s.min_p() != 0 || s.top_k() != 0) {
+    return absl::InvalidArgumentError(
+        "sampling with top_p, min_p or top_k is refused for training: the log-probabilities of "
+        "truncated sampling are not the policy's");
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+std::unique_lock<std::timed_mutex> LearnerService::Turn(grpc::ServerContext* context) {
+  std::unique_lock<std::timed_mutex> lock(mutex_, std::defer_lock);
+  while (!lock.try_lock_for(std::chrono::milliseconds(100))) {
+    if (context->IsCancelled() || draining_) return lock;
+  }
+  // A client that is gone must not have its job opened in place of another's.
+  if (context->IsCancelled() || draining_) lock.unlock();
+  return lock;
+}
+
 absl::StatusOr<LearnerJob*> LearnerService::Open(const std::string& job_id,
                                                  const v1::JobSpec& spec) {
-  if (job_ == nullptr || job_->id() != job_id) {
+  if (job_id.empty() || !RE2::FullMatch(job_id, "[A-Za-z0-9][A-Za-z0-9_.-]*"))
+    return absl::InvalidArgumentError(absl::StrCat("'", job_id, "' is no job id"));
+  // A job whose step was interrupted half-way goes back to its last checkpoint.
+  if (job_ == nullptr || job_->id() != job_id || !job_->consistent()) {
     job_.reset();
     E3_ASSIGN_OR_RETURN(job_, LearnerJob::Open(environment_, job_id, spec));
   }
@@ -19,7 +72,9 @@ absl::StatusOr<LearnerJob*> LearnerService::Open(const std::string& job_id,
 grpc::Status LearnerService::RunStage(grpc::ServerContext* context,
                                       const v1::RunStageRequest* request,
                                       grpc::ServerWriter<v1::StageEvent>* writer) {
-  std::lock_guard<std::mutex> lock(mutex_);
+  if (absl::Status checked = CheckStage(*request); !checked.ok()) return ToGrpc(checked);
+  std::unique_lock<std::timed_mutex> lock = Turn(context);
+  if (!lock) return grpc::Status(grpc::StatusCode::UNAVAILABLE, "ended while waiting for its turn");
   auto stop = [&] { return context->IsCancelled() || draining_.load(); };
   if (request->stage() >= static_cast<uint32_t>(request->spec().curriculum().stages_size())) {
     return grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "the job has no such stage");
@@ -42,6 +97,16 @@ grpc::Status LearnerService::RunStage(grpc::ServerContext* context,
     if (record.ok()) *event.mutable_step() = *std::move(record);
     if (record.ok()) send(event);
   }
+  // A stage is done when its end is durable.
+  auto checkpoint = [&]() -> absl::Status {
+    E3_ASSIGN_OR_RETURN(std::string folder,
+                        job.WriteCheckpoint(request->training().keep_checkpoints()));
+    v1::StageEvent event;
+    event.mutable_checkpoint()->set_step(job.steps_done());
+    event.mutable_checkpoint()->set_path(folder);
+    send(event);
+    return absl::OkStatus();
+  };
   while (job.steps_done() < target) {
     if (stop()) return grpc::Status(grpc::StatusCode::UNAVAILABLE, "stopped between two steps");
     absl::StatusOr<v1::StepRecord> record = job.RunStep(*request, stop);
@@ -51,6 +116,7 @@ grpc::Status LearnerService::RunStage(grpc::ServerContext* context,
       return ToGrpc(record.status());
     }
     const auto& m = record->metrics();
+    auto mismatch = m.find("mismatch_max");  // absent when no group had a signal
     Log("info", "step",
         {{"job", job.id()},
          {"stage", request->stage()},
@@ -60,30 +126,39 @@ grpc::Status LearnerService::RunStage(grpc::ServerContext* context,
          {"length", m.at("response_length")},
          {"entropy", m.at("entropy")},
          {"tokens_per_second", m.at("tokens_per_second")},
-         {"mismatch_max", m.at("mismatch_max")}});
+         {"mismatch_max", mismatch == m.end() ? nlohmann::ordered_json()
+                                              : nlohmann::ordered_json(mismatch->second)}});
     const uint64_t stage_step = job.steps_done() - request->first_step();
     if (stage_step % static_cast<uint64_t>(request->training().checkpoint_every()) == 0 ||
         job.steps_done() == target) {
-      absl::StatusOr<std::string> folder =
-          job.WriteCheckpoint(request->training().keep_checkpoints());
-      if (!folder.ok()) return ToGrpc(folder.status());
-      v1::StageEvent event;
-      event.mutable_checkpoint()->set_step(job.steps_done());
-      event.mutable_checkpoint()->set_path(*folder);
-      send(event);
+      if (absl::Status written = checkpoint(); !written.ok()) return ToGrpc(written);
     }
     v1::StageEvent event;
     *event.mutable_step() = *std::move(record);
     send(event);
+  }
+  // Where the checkpoint of the last step failed, the call before ended with an error.
+  if (job.steps_done() == target && job.checkpointed() < target) {
+    if (absl::Status written = checkpoint(); !written.ok()) return ToGrpc(written);
   }
   return grpc::Status::OK;
 }
 
 grpc::Status LearnerService::Measure(grpc::ServerContext* context,
                                      const v1::MeasureRequest* request, v1::MeasureReply* reply) {
-  std::lock_guard<std::mutex> lock(mutex_);
-  if (request->budgets().empty())
-    return grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "a measurement needs budgets");
+  int64_t previous = 0;
+  for (int64_t budget : request->budgets()) {
+    if (budget <= previous)
+      return grpc::Status(grpc::StatusCode::INVALID_ARGUMENT,
+                          "the budgets must be ascending and above 0");
+    previous = budget;
+  }
+  if (request->budgets().empty() || request->prompts() < 1 || request->samples() < 1) {
+    return grpc::Status(grpc::StatusCode::INVALID_ARGUMENT,
+                        "a measurement needs budgets, prompts and samples");
+  }
+  std::unique_lock<std::timed_mutex> lock = Turn(context);
+  if (!lock) return grpc::Status(grpc::StatusCode::UNAVAILABLE, "ended while waiting for its turn");
   absl::StatusOr<LearnerJob*> job = Open(request->job_id(), request->spec());
   if (!job.ok()) return ToGrpc(job.status());
   absl::StatusOr<v1::MeasureReply> measured =
@@ -93,9 +168,11 @@ grpc::Status LearnerService::Measure(grpc::ServerContext* context,
   return grpc::Status::OK;
 }
 
-grpc::Status LearnerService::FinishJob(grpc::ServerContext*, const v1::FinishJobRequest* request,
+grpc::Status LearnerService::FinishJob(grpc::ServerContext* context,
+                                       const v1::FinishJobRequest* request,
                                        v1::FinishJobReply* reply) {
-  std::lock_guard<std::mutex> lock(mutex_);
+  std::unique_lock<std::timed_mutex> lock = Turn(context);
+  if (!lock) return grpc::Status(grpc::StatusCode::UNAVAILABLE, "ended while waiting for its turn");
   absl::StatusOr<LearnerJob*> job = Open(request->job_id(), request->spec());
   if (!job.ok()) return ToGrpc(job.status());
   absl::StatusOr<std::string> model = (*job)->Finish(*request);

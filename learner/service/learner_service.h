@@ -30,9 +30,13 @@ class LearnerService final : public v1::Learner::Service {
   // The job, opened when it is not the one at hand. Called with the mutex held.
   absl::StatusOr<LearnerJob*> Open(const std::string& job_id, const v1::JobSpec& spec);
 
+  // The lock, when it is this call's turn; not locked when its client has left or the server
+  // drains.
+  std::unique_lock<std::timed_mutex> Turn(grpc::ServerContext* context);
+
   LearnerEnvironment environment_;
   // One call at a time: a new one waits until the one before has noticed that its client is gone.
-  std::mutex mutex_;
+  std::timed_mutex mutex_;
   std::unique_ptr<LearnerJob> job_;
   std::atomic<bool> draining_{false};
 };

@@ -36,6 +36,10 @@ absl::StatusOr<std::vector<v1::ScoreReply>> RewardClient::Score(
     std::vector<size_t> arrived;  // `done` belongs to the writer until it has ended
     absl::Status bad;
     while (stream->Read(&reply)) {
+      if (stop()) {
+        context.TryCancel();
+        break;
+      }
       if (reply.id() >= replies.size()) continue;
       if (reply.error_code() != 0) {
         bad = absl::Status(
@@ -56,6 +60,7 @@ absl::StatusOr<std::vector<v1::ScoreReply>> RewardClient::Score(
     }
     if (!arrived.empty()) last_progress = std::chrono::steady_clock::now();
     if (left == 0) break;
+    if (absl::IsUnimplemented(status) || absl::IsInvalidArgument(status)) return status;
     if (!told)
       Log("warning", "reward service away; asking again",
           {{"server", address_}, {"error", std::string(status.message())}});

@@ -20,6 +20,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 constexpr auto kGiveUpAfter = std::chrono::minutes(5);
 constexpr auto kStallTimeout = std::chrono::minutes(5);
+constexpr int64_t kSamplesARequest = 64;
 constexpr int64_t kSamplesInFlight = 1024;  // a server: enough to fill its batch and its queue
 constexpr size_t kChunkBytes = 1 << 20;
 
@@ -67,6 +68,7 @@ struct RolloutPool::Generation {
   int64_t unfinished = 0;
   absl::Status error;  // final: the generation is over
   bool stopped = false;
+  std::string last_error;                                     // of any server
   std::map<grpc::ClientContext*, Clock::time_point> streams;  // when each last heard of its server
   Clock::time_point last_progress = Clock::now();
 
@@ -201,7 +203,7 @@ absl::Status RolloutPool::Work(Server& server, Generation& g) {
     open = stream->Read(&reply);
     if (!open) break;
     std::lock_guard<std::mutex> lock(g.mutex);
-    g.streams[&context] = g.last_progress = Clock::now();
+    g.streams[&context] = Clock::now();
     if (reply.has_failure()) {
       absl::Status status(static_cast<absl::StatusCode>(reply.failure().code()),
                           reply.failure().message());
@@ -212,7 +214,19 @@ absl::Status RolloutPool::Work(Server& server, Generation& g) {
       failure = status;
     } else if (reply.has_chunk() && in_flight.count(reply.chunk().request_id()) > 0) {
       const WorkItem& item = in_flight[reply.chunk().request_id()];
+      if (reply.chunk().sample() >= item.n) {
+        failure = absl::InternalError("the server sent a sample that was not asked for");
+        continue;
+      }
+      // A server that came back with other weights answers for another policy: nothing of it
+      // counts.
+      for (const auto& span : reply.chunk().versions()) {
+        if (!SameVersion(span.version(), weights_.version))
+          failure = absl::AbortedError("the server generated with other weights");
+      }
       v1::Rollout& rollout = g.rollouts[item.task][item.first_sample + reply.chunk().sample()];
+      if (!failure.ok() || rollout.finish_reason() != v1::FINISH_REASON_UNSPECIFIED) continue;
+      g.last_progress = Clock::now();
       Append(reply.chunk(), &rollout);
       if (rollout.finish_reason() != v1::FINISH_REASON_UNSPECIFIED) {
         --samples;
@@ -248,7 +262,12 @@ absl::StatusOr<std::vector<std::vector<v1::Rollout>>> RolloutPool::Generate(
     const std::function<bool()>& stop) {
   Generation g{tasks, options};
   for (size_t i = 0; i < tasks.size(); ++i) {
-    g.queue.push_back({i, 0, static_cast<uint32_t>(tasks[i].n)});
+    // Samples of a prompt share its blocks within a request; a request is never more than a server
+    // runs at once.
+    for (int64_t first = 0; first < tasks[i].n; first += kSamplesARequest) {
+      g.queue.push_back({i, static_cast<uint32_t>(first),
+                         static_cast<uint32_t>(std::min(kSamplesARequest, tasks[i].n - first))});
+    }
     g.rollouts.emplace_back(static_cast<size_t>(tasks[i].n));
     g.unfinished += tasks[i].n;
   }
@@ -260,6 +279,8 @@ absl::StatusOr<std::vector<std::vector<v1::Rollout>>> RolloutPool::Generate(
         absl::Status status = Work(server, g);
         std::unique_lock<std::mutex> lock(g.mutex);
         if (g.over()) return;
+        if (!status.ok())
+          g.last_error = absl::StrCat("rollout server ", server.address, ": ", status.message());
         if (!status.ok() && !told) {
           Log("warning", "rollout server away; its rollouts go on from their last token",
               {{"server", server.address}, {"error", std::string(status.message())}});
@@ -283,7 +304,9 @@ absl::StatusOr<std::vector<std::vector<v1::Rollout>>> RolloutPool::Generate(
         if (g.stopped || Clock::now() - heard > kStallTimeout) context->TryCancel();
       }
       if (!g.over() && Clock::now() - g.last_progress > kGiveUpAfter) {
-        g.error = absl::UnavailableError("no rollout server generated anything for five minutes");
+        g.error = absl::UnavailableError(
+            absl::StrCat("no rollout server generated anything for five minutes; the last error: ",
+                         g.last_error.empty() ? "none" : g.last_error));
       }
     }
     for (const auto& [context, heard] : g.streams) context->TryCancel();

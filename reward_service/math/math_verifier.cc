@@ -29,10 +29,15 @@ size_t EndOfGroup(absl::string_view text, size_t open) {
   return absl::string_view::npos;
 }
 
-// \name{content} -> content, for commands that only style.
+// \name{content} -> content, for commands that only style. \text is not the beginning of \textbf.
 void Unwrap(std::string& text, absl::string_view command) {
-  for (size_t at; (at = text.find(command.data(), 0, command.size())) != std::string::npos;) {
+  size_t from = 0;
+  for (size_t at; (at = text.find(command.data(), from, command.size())) != std::string::npos;) {
     size_t open = at + command.size();
+    if (open < text.size() && absl::ascii_isalpha(static_cast<unsigned char>(text[open]))) {
+      from = open;
+      continue;
+    }
     size_t end =
         open < text.size() && text[open] == '{' ? EndOfGroup(text, open) : std::string::npos;
     if (end == std::string::npos) {
@@ -77,11 +82,25 @@ std::string Normalize(absl::string_view raw) {
              {"\\:", ""},           {"\\ ", ""},           {"\\$", ""},           {"$", ""},
              {"{,}", ""},           {"\\%", "%"},          {"^\\circ", ""},       {"^{\\circ}", ""},
              {"\\degree", ""},      {"\xC2\xB0", ""},      {"\xE2\x88\x92", "-"}, {"~", ""}});
-  for (const char* command : {"\\text", "\\textbf", "\\mathrm", "\\mathbf", "\\mbox"})
+  for (const char* command :
+       {"\\text", "\\textbf", "\\textit", "\\textrm", "\\mathrm", "\\mathbf", "\\mbox"})
     Unwrap(text, command);
   std::string packed;
   for (char c : text) {
-    if (!absl::ascii_isspace(static_cast<unsigned char>(c))) packed.push_back(c);
+    if (!absl::ascii_isspace(static_cast<unsigned char>(c))) {
+      packed.push_back(c);
+    } else if (!packed.empty() && packed.back() != ' ') {
+      packed.push_back(' ');
+    }
+  }
+  // White space separates two numbers, and nothing else: "1 2" is not 12.
+  std::string spaced = std::move(packed);
+  packed.clear();
+  auto digit = [&](size_t i) {
+    return i < spaced.size() && absl::ascii_isdigit(static_cast<unsigned char>(spaced[i]));
+  };
+  for (size_t i = 0; i < spaced.size(); ++i) {
+    if (spaced[i] != ' ' || (i > 0 && digit(i - 1) && digit(i + 1))) packed.push_back(spaced[i]);
   }
   while (!packed.empty() && packed.back() == '.') packed.pop_back();
   // x=5 answers "what is x" as 5 does.
@@ -98,15 +117,15 @@ bool AllDigits(absl::string_view text) {
   return true;
 }
 
-// 1,234,567 with commas at every third digit; also plain digits.
+// 1,234,567 or 1 234 567, separated at every third digit; also plain digits.
 std::optional<std::string> Digits(absl::string_view text) {
   if (AllDigits(text)) return std::string(text);
   std::string digits;
-  size_t comma = text.find(',');
+  size_t comma = text.find_first_of(", ");
   if (comma == absl::string_view::npos || comma == 0 || comma > 3) return std::nullopt;
   absl::StrAppend(&digits, text.substr(0, comma));
   for (size_t i = comma; i < text.size(); i += 4) {
-    if (text[i] != ',' || i + 4 > text.size()) return std::nullopt;
+    if (text[i] != text[comma] || i + 4 > text.size()) return std::nullopt;
     absl::StrAppend(&digits, text.substr(i + 1, 3));
   }
   return AllDigits(digits) ? std::optional<std::string>(digits) : std::nullopt;
@@ -162,10 +181,16 @@ std::optional<mpq_class> Rational(absl::string_view text, int depth = 0) {
   }
   size_t slash = text.find('/');
   if (slash != absl::string_view::npos) {
-    std::optional<mpq_class> top = Rational(text.substr(0, slash), depth + 1);
+    const size_t space = text.substr(0, slash).rfind(' ');
+    const size_t begin = space == absl::string_view::npos ? 0 : space + 1;
+    std::optional<mpq_class> top = Rational(text.substr(begin, slash - begin), depth + 1);
     std::optional<mpq_class> bottom = Rational(text.substr(slash + 1), depth + 1);
     if (!top || !bottom || *bottom == 0) return std::nullopt;
-    return mpq_class(*top / *bottom);
+    if (begin == 0) return mpq_class(*top / *bottom);
+    // 3 1/2: a mixed number.
+    std::optional<mpq_class> whole = Unsigned(text.substr(0, space));
+    if (!whole || whole->get_den() != 1) return std::nullopt;
+    return mpq_class(*whole + *top / *bottom);
   }
   return Unsigned(text);
 }
@@ -201,7 +226,7 @@ Verdict VerifyMath(absl::string_view response, absl::string_view gold) {
     if (verdict.reason.size() > 300) verdict.reason = "compared as exact rationals";
     return verdict;
   }
-  if (absl::EndsWith(a, "%") != absl::EndsWith(g, "%")) {
+  if (absl::EndsWith(a, "%") || absl::EndsWith(g, "%")) {
     a = std::string(absl::StripSuffix(a, "%"));
     g = std::string(absl::StripSuffix(g, "%"));
     x = Rational(a), y = Rational(g);

@@ -1,5 +1,6 @@
 // e3: the client.
 #include <errno.h>
+#include <signal.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -84,6 +85,17 @@ absl::StatusOr<std::string> SubmitFile(const Options& o) {
 
 absl::Status Watch(const Options& o, const std::string& id) {
   auto jobs = Jobs(o);
+  {
+    // A server that is not there, or a job that it does not know, is told at once; one that goes
+    // away later is waited for.
+    grpc::ClientContext context;
+    SetDeadline(&context);
+    v1::GetJobRequest request;
+    request.set_id(id);
+    v1::Job found;
+    if (absl::Status s = FromGrpc(jobs->GetJob(&context, request, &found)); !s.ok())
+      return Explain(o, s);
+  }
   absl::StatusOr<v1::Job> job = WatchJob(jobs.get(), id);
   if (!job.ok()) return Explain(o, job.status());
   std::cout << DescribeOutcome(*job);
@@ -125,8 +137,9 @@ absl::Status Cancel(const Options& o) {
   absl::Status status = FromGrpc(Jobs(o)->CancelJob(&context, request, &job));
   if (!status.ok()) return Explain(o, status);
   std::cout << job.id() << " "
-            << (job.state() == v1::JOB_STATE_RUNNING ? "stops after the step in progress"
-                                                     : StateName(job.state()))
+            << (job.state() == v1::JOB_STATE_RUNNING
+                    ? "stops; its steps so far and the model they made are kept"
+                    : StateName(job.state()))
             << "\n";
   return absl::OkStatus();
 }
@@ -137,12 +150,38 @@ absl::Status UpAndTell(const UpOptions& up) {
   return absl::OkStatus();
 }
 
+int interrupt_pipe[2] = {-1, -1};
+
+// From here Ctrl-C (and SIGTERM) end the services that `e3 run` started before they end this
+// program.
+void DownOnInterrupt(const std::string& state) {
+  if (pipe(interrupt_pipe) != 0) return;
+  struct sigaction action = {};
+  action.sa_handler = [](int) { (void)!write(interrupt_pipe[1], "x", 1); };
+  action.sa_flags = SA_RESETHAND;  // a second one ends this program at once
+  sigaction(SIGINT, &action, nullptr);
+  sigaction(SIGTERM, &action, nullptr);
+  std::thread([state] {
+    char byte;
+    while (read(interrupt_pipe[0], &byte, 1) < 0 && errno == EINTR) {
+    }
+    std::cerr << "\ne3: interrupted; ending the services (the job goes on after 'e3 up --state "
+              << state << "')\n";
+    absl::Status status = Down(state);
+    if (!status.ok()) std::cerr << "e3: " << status.message() << "\n";
+    _exit(130);
+  }).detach();
+}
+
 absl::Status RunJobFile(Options o) {
   // A bad file is told before anything starts.
   E3_RETURN_IF_ERROR(Validate(o));
   o.up.state = o.state;
   const bool was_up = IsUp(o.state);
-  if (!was_up) E3_RETURN_IF_ERROR(UpAndTell(o.up));
+  if (!was_up) {
+    E3_RETURN_IF_ERROR(UpAndTell(o.up));
+    DownOnInterrupt(o.state);
+  }
   absl::StatusOr<std::string> id = SubmitFile(o);
   absl::Status status = id.status();
   if (id.ok()) {
@@ -183,7 +222,8 @@ void AddUpFlags(CLI::App* command, UpOptions* up) {
 int Main(int argc, char** argv) {
   for (const char* name : {"generate", "score", "encode", "decode", "verify", "sft"}) {
     if (argc > 1 && std::string(argv[1]) == name) {
-      std::cerr << "e3: " << ExecOffline(argc, argv).message() << "\n";
+      absl::Status status = ExecOffline(argc, argv);  // returns only when it could not
+      std::cerr << "e3: " << status.message() << "\n";
       return 1;
     }
   }
@@ -246,8 +286,8 @@ int Main(int argc, char** argv) {
   watch->add_option("job", o.id, "Job id")->required();
   watch->callback([&] { status = Watch(o, o.id); });
 
-  CLI::App* cancel =
-      with_server(app.add_subcommand("cancel", "Stop a job after the step in progress"));
+  CLI::App* cancel = with_server(
+      app.add_subcommand("cancel", "Stop a job; its finished steps and their model are kept"));
   cancel->add_option("job", o.id, "Job id")->required();
   cancel->callback([&] { status = Cancel(o); });
 

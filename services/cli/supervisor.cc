@@ -87,6 +87,13 @@ void Start(const UpOptions& o, Service* s) {
   const pid_t supervisor = getpid();
   s->pid = fork();
   s->started = Clock::now();
+  if (s->pid < 0) {  // no process to be had now; asked again in a second
+    std::cerr << "{\"level\":\"error\",\"process\":\"supervisor\",\"msg\":\"cannot fork\"}"
+              << std::endl;
+    s->pid = 0;
+    s->not_before = Clock::now() + std::chrono::seconds(1);
+    return;
+  }
   if (s->pid != 0) return;
   // The child: dies with its supervisor, so that nothing is left behind.
   prctl(PR_SET_PDEATHSIG, SIGTERM);
@@ -163,7 +170,7 @@ int Supervise(const UpOptions& o) {
   // Those who use others first, so that nobody waits for one that is gone.
   auto deadline = Clock::now() + std::chrono::seconds(12);
   for (auto s = services.rbegin(); s != services.rend(); ++s) {
-    if (s->pid != 0) kill(s->pid, SIGTERM);
+    if (s->pid > 0) kill(s->pid, SIGTERM);
   }
   for (Service& s : services) {
     while (s.pid != 0 && waitpid(s.pid, nullptr, WNOHANG) == 0) {
@@ -241,6 +248,14 @@ absl::Status Up(const UpOptions& given) {
     return absl::AlreadyExistsError(
         absl::StrCat("e3 is up already (state folder ", o.state, "); 'e3 down' ends it"));
   E3_RETURN_IF_ERROR(MakeFolders(o.state + "/logs"));
+  if (o.foreground) {
+    // One supervisor a state folder; the lock ends with this process.
+    int lock = open((o.state + "/supervisor.lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    if (lock < 0 || flock(lock, LOCK_EX | LOCK_NB) != 0) {
+      return absl::AlreadyExistsError(
+          absl::StrCat("another supervisor has the state folder ", o.state));
+    }
+  }
   for (const Service& s : Services(o)) {
     if (access(s.command[0].c_str(), X_OK) != 0)
       return absl::NotFoundError(
@@ -310,7 +325,7 @@ absl::Status Down(const std::string& given) {
   for (int i = 0; i < 300; ++i) {
     // A child of ours must be reaped to be gone.
     waitpid(pid, nullptr, WNOHANG);
-    if (kill(pid, 0) != 0) return absl::OkStatus();
+    if (!IsSupervisor(pid)) return absl::OkStatus();
     std::this_thread::sleep_for(std::chrono::milliseconds(50));
   }
   return absl::DeadlineExceededError(

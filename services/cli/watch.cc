@@ -166,9 +166,10 @@ std::string DescribeOutcome(const v1::Job& job) {
                           after.mean_length());
   }
   if (!job.checkpoint().empty()) {
-    absl::StrAppend(&text, "model:   ", job.checkpoint(),
-                    "\nsummary: ", std::filesystem::path(job.checkpoint()).parent_path().string(),
-                    "/summary.html\n");
+    const std::filesystem::path path(job.checkpoint());
+    absl::StrAppend(&text, "model:   ", job.checkpoint(), "\n");
+    if (path.filename() == "model")  // of a job that came to its end, not of a step
+      absl::StrAppend(&text, "summary: ", path.parent_path().string(), "/summary.html\n");
   }
   return text;
 }

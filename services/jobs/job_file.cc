@@ -1,7 +1,7 @@
 #include "services/jobs/job_file.h"
 
 #include <filesystem>
-#include <regex>
+#include <set>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
@@ -9,8 +9,10 @@
 #include "absl/strings/str_join.h"
 #include "model/config.h"
 #include "nlohmann/json.hpp"
+#include "re2/re2.h"
 #include "services/runtime/status_macros.h"
 #include "services/runtime/yaml_message.h"
+#include "tasks/countdown.h"
 #include "tasks/dataset.h"
 
 namespace e3 {
@@ -88,9 +90,9 @@ class Checker {
   absl::Status CheckName() {
     if (spec_.name().empty())
       return at_.Error("name", "required: letters, digits, '-', '_' and '.'");
-    static const std::regex kName("[A-Za-z0-9_.-]{1,64}");
-    if (!std::regex_match(spec_.name(), kName)) {
-      return at_.Error("name", "expected at most 64 letters, digits, '-', '_' and '.'");
+    if (!RE2::FullMatch(spec_.name(), "[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")) {
+      return at_.Error(
+          "name", "expected a letter or digit, then at most 63 letters, digits, '-', '_' and '.'");
     }
     return absl::OkStatus();
   }
@@ -147,17 +149,37 @@ class Checker {
       if (!dataset.task().empty() && dataset.task() != "math" && dataset.task() != "countdown") {
         return at_.Error(key + ".task", "expected math or countdown");
       }
-      try {
-        std::regex pattern(dataset.gold_pattern());
-      } catch (const std::regex_error& e) {
-        return at_.Error(key + ".gold_pattern",
-                         absl::StrCat("not a regular expression: ", e.what()));
+      if (!dataset.gold_pattern().empty()) {
+        RE2 pattern(dataset.gold_pattern(), RE2::Quiet);
+        if (!pattern.ok())
+          return at_.Error(key + ".gold_pattern",
+                           absl::StrCat("not a regular expression: ", pattern.error()));
+        if (pattern.NumberOfCapturingGroups() < 1)
+          return at_.Error(key + ".gold_pattern", "needs a group (…) around the answer");
       }
+      if (dataset.offset() < 0) return at_.Error(key + ".offset", "must not be negative");
+      if (dataset.limit() < 0) return at_.Error(key + ".limit", "must not be negative (0: all)");
       if (dataset.has_countdown()) {
         const v1::Countdown& c = dataset.countdown();
         if (c.numbers() != 0 && (c.numbers() < 2 || c.numbers() > 8))
           return at_.Error(key + ".countdown.numbers", "must be 2 to 8");
-        if (c.count() < 1) return at_.Error(key + ".countdown.count", "required: how many puzzles");
+        if (c.count() < 1 || c.count() > 10000000)
+          return at_.Error(key + ".countdown.count", "required: how many puzzles, 1 to 10,000,000");
+        for (auto [field, value] :
+             {std::pair("max_number", c.max_number()), std::pair("max_target", c.max_target())}) {
+          if (value < 0 || value > 1000000)
+            return at_.Error(absl::StrCat(key, ".countdown.", field), "must be 1 to 1,000,000");
+        }
+        const v1::Countdown whole = CountdownWithDefaults(c);
+        for (auto [field, value] : {std::pair("min_value", whole.min_value()),
+                                    std::pair("max_value", whole.max_value())}) {
+          if (value < -1000000000 || value > 1000000000)
+            return at_.Error(absl::StrCat(key, ".countdown.", field),
+                             "must be -1,000,000,000 to 1,000,000,000");
+        }
+        if (whole.min_value() > whole.max_value())
+          return at_.Error(key + ".countdown.min_value",
+                           absl::StrCat("must not be above max_value (", whole.max_value(), ")"));
         for (const std::string& other : c.exclude()) {
           auto it = spec_.datasets().find(other);
           if (it == spec_.datasets().end() || !it->second.has_countdown() ||
@@ -172,8 +194,9 @@ class Checker {
       if (dataset.has_multiplication()) {
         if (dataset.multiplication().digits() < 0 || dataset.multiplication().digits() > 17)
           return at_.Error(key + ".multiplication.digits", "must be 1 to 17");
-        if (dataset.multiplication().count() < 1)
-          return at_.Error(key + ".multiplication.count", "required: how many problems");
+        if (dataset.multiplication().count() < 1 || dataset.multiplication().count() > 10000000)
+          return at_.Error(key + ".multiplication.count",
+                           "required: how many problems, 1 to 10,000,000");
       }
       if (!dataset.file().empty()) {
         E3_RETURN_IF_ERROR(ResolveHere(key + ".file", dataset.mutable_file()));
@@ -199,10 +222,14 @@ class Checker {
                         : at_.Error(absl::StrCat(key, ".", name), "must not be negative");
     };
     E3_RETURN_IF_ERROR(positive("prompts_per_step", static_cast<double>(t.prompts_per_step())));
-    E3_RETURN_IF_ERROR(positive("group_size", static_cast<double>(t.group_size())));
     if (t.group_size() < 2)
       return at_.Error(key + ".group_size",
                        "must be at least 2: an advantage compares a group's rollouts");
+    if (t.group_size() > 1000000 / std::max<int64_t>(1, t.prompts_per_step())) {
+      return at_.Error(key + ".group_size",
+                       absl::StrCat("times prompts_per_step (", t.prompts_per_step(),
+                                    ") is above 1,000,000 rollouts a step"));
+    }
     E3_RETURN_IF_ERROR(positive("mini_batches", static_cast<double>(t.mini_batches())));
     if (t.prompts_per_step() % t.mini_batches() != 0) {
       return at_.Error(key + ".mini_batches",
@@ -251,6 +278,9 @@ class Checker {
       if (c.grid(i) <= previous)
         return at_.Error(absl::StrCat("curriculum.grid[", i, "]"),
                          "the grid must be ascending and above 0");
+      if (c.grid(i) > context_length_)
+        return at_.Error(absl::StrCat("curriculum.grid[", i, "]"),
+                         absl::StrCat("is beyond the model's context of ", context_length_));
       previous = c.grid(i);
     }
     if (c.kappa() <= 1) return at_.Error("curriculum.kappa", "must be above 1 (Eq. 2)");
@@ -258,11 +288,15 @@ class Checker {
       return at_.Error("curriculum.measurement.prompts", "must be at least 1");
     if (c.measurement().samples() < 1)
       return at_.Error("curriculum.measurement.samples", "must be at least 1");
+    if (c.measurement().samples() > 1000000 / c.measurement().prompts())
+      return at_.Error("curriculum.measurement.samples",
+                       "times prompts is above 1,000,000 rollouts a measurement");
     if (c.measurement().pass_at() < 1 || c.measurement().pass_at() > c.measurement().samples()) {
       return at_.Error("curriculum.measurement.pass_at",
                        absl::StrCat("must be 1 to samples (", c.measurement().samples(), ")"));
     }
     if (c.stages().empty()) return at_.Error("curriculum.stages", "required: at least one stage");
+    std::set<std::string> stage_names;
     for (int i = 0; i < c.stages_size(); ++i) {
       const v1::Stage& stage = c.stages(i);
       const std::string key = absl::StrCat("curriculum.stages[", i, "]");
@@ -277,15 +311,20 @@ class Checker {
               absl::StrCat("no data set '", name, "'; there are: ", absl::StrJoin(names, ", ")));
         }
       }
+      if (!stage_names.insert(stage.name()).second)
+        return at_.Error(key + ".name",
+                         absl::StrCat("another stage is named '", stage.name(), "' too"));
       if (stage.steps() < 1) return at_.Error(key + ".steps", "required: at least 1");
       if (stage.measure_every() < 1) return at_.Error(key + ".measure_every", "must be at least 1");
       int64_t budget = 0;
       if (stage.budget() == "auto") {
         budget = c.grid(c.grid_size() - 1);
-      } else if (!absl::SimpleAtoi(stage.budget(), &budget) || budget < 1) {
+      } else if (!absl::SimpleAtoi(stage.budget(), &budget) || budget < 1 ||
+                 budget > context_length_) {
         return at_.Error(
             key + ".budget",
-            absl::StrCat("expected \"auto\" or a number of tokens, got '", stage.budget(), "'"));
+            absl::StrCat("expected \"auto\" or a number of tokens within the model's context of ",
+                         context_length_, ", got '", stage.budget(), "'"));
       }
       if (2 * std::max(budget, c.grid(c.grid_size() - 1)) >= context_length_) {
         return at_.Error(

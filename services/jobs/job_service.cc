@@ -29,7 +29,8 @@ grpc::Status NoSuchJob(const std::string& id) {
 }
 
 std::chrono::milliseconds Duration(double seconds) {
-  return std::chrono::milliseconds(static_cast<int64_t>((seconds > 0 ? seconds : 15) * 1000));
+  const double bounded = seconds > 0 ? std::min(seconds, 3600.0) : 15;  // NaN: 15
+  return std::chrono::milliseconds(static_cast<int64_t>(bounded * 1000));
 }
 
 }  // namespace
@@ -39,8 +40,10 @@ absl::StatusOr<std::unique_ptr<JobService>> JobService::Open(Store* store) {
   E3_ASSIGN_OR_RETURN(auto entries, store->Scan("job/"));
   for (const auto& [key, bytes] : entries) {
     v1::Job job;
-    if (!job.ParseFromString(bytes))
-      return absl::DataLossError(absl::StrCat("record ", key, " cannot be read"));
+    if (!job.ParseFromString(bytes)) {  // the others are not lost with it
+      Log("error", "job record cannot be read; left alone", {{"record", key}});
+      continue;
+    }
     // Whoever runs it may still be alive: give it time to report before another may take it.
     if (job.state() == v1::JOB_STATE_RUNNING)
       service->leases_[job.id()] = {"", Clock::now() + Duration(0)};
@@ -70,22 +73,30 @@ void JobService::CountStates() {
   }
 }
 
-grpc::Status JobService::SubmitJob(grpc::ServerContext*, const v1::SubmitJobRequest* request,
-                                   v1::SubmitJobReply* reply) {
+grpc::Status JobService::SubmitJob(grpc::ServerContext* context,
+                                   const v1::SubmitJobRequest* request, v1::SubmitJobReply* reply) {
   const std::string key = "key/" + request->idempotency_key();
+  // Called with the mutex held.
+  auto submitted_before = [&] {
+    v1::GetJobRequest earlier;
+    if (request->idempotency_key().empty() || !store_->Get(key, &earlier).ok() ||
+        jobs_.count(earlier.id()) == 0)
+      return false;
+    *reply->mutable_job() = jobs_[earlier.id()];
+    return true;
+  };
   {
     std::lock_guard<std::mutex> lock(mutex_);
-    v1::GetJobRequest earlier;
-    if (!request->idempotency_key().empty() && store_->Get(key, &earlier).ok() &&
-        jobs_.count(earlier.id()) > 0) {
-      *reply->mutable_job() = jobs_[earlier.id()];
-      return grpc::Status::OK;
-    }
+    if (submitted_before()) return grpc::Status::OK;
   }
   absl::StatusOr<v1::JobSpec> spec = ParseJob(request->yaml(), request->path());
   if (!spec.ok()) return ToGrpc(spec.status());
 
   std::lock_guard<std::mutex> lock(mutex_);
+  // While the file was checked its client may have left and asked again.
+  if (submitted_before()) return grpc::Status::OK;
+  if (context != nullptr && context->IsCancelled())
+    return grpc::Status(grpc::StatusCode::CANCELLED, "the client has left");
   std::random_device random;
   v1::Job job;
   do {
@@ -174,6 +185,8 @@ grpc::Status JobService::CancelJob(grpc::ServerContext*, const v1::CancelJobRequ
 
 grpc::Status JobService::LeaseJob(grpc::ServerContext*, const v1::LeaseJobRequest* request,
                                   v1::LeaseJobReply* reply) {
+  if (request->holder().empty())
+    return grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "a lease needs a holder");
   std::lock_guard<std::mutex> lock(mutex_);
   // The pool belongs to the running job; only when there is none does the queue move.
   const v1::Job* next = nullptr;
@@ -205,6 +218,10 @@ grpc::Status JobService::LeaseJob(grpc::ServerContext*, const v1::LeaseJobReques
 grpc::Status JobService::ReportProgress(grpc::ServerContext*,
                                         const v1::ReportProgressRequest* request,
                                         v1::ReportProgressReply* reply) {
+  if (request->holder().empty())
+    return grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "a report needs the lease's holder");
+  if (request->state() == v1::JOB_STATE_QUEUED)
+    return grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "a running job is not queued again");
   std::lock_guard<std::mutex> lock(mutex_);
   auto it = jobs_.find(request->job_id());
   if (it == jobs_.end()) return NoSuchJob(request->job_id());

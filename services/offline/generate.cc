@@ -50,7 +50,7 @@ absl::Status RunGenerate(const GenerateOptions& o) {
   E3_ASSIGN_OR_RETURN(std::unique_ptr<Transformer> model, Transformer::Load(o.model));
   E3_ASSIGN_OR_RETURN(std::unique_ptr<PromptEncoder> encoder, PromptEncoder::Load(o.model));
   E3_ASSIGN_OR_RETURN(std::unique_ptr<JsonlReader> reader, JsonlReader::Open(o.in));
-  E3_ASSIGN_OR_RETURN(std::unique_ptr<JsonlWriter> writer, JsonlWriter::Open(o.out));
+  E3_ASSIGN_OR_RETURN(std::unique_ptr<JsonlWriter> writer, JsonlWriter::Open(o.out, o.in));
 
   EngineLimits limits;
   limits.scheduler.max_sequences = std::max(o.max_sequences, o.samples);
@@ -65,18 +65,26 @@ absl::Status RunGenerate(const GenerateOptions& o) {
   uint64_t next_request = 0, first_pending = 0;
   int64_t tokens = 0, done = 0;
   bool more = true;
+  absl::Status bad_line;
   ProgressLine progress("generate");
   auto begin = std::chrono::steady_clock::now();
   while (more || !pending.empty()) {
     // Enough waiting requests to keep the engine full.
     while (more && engine.scheduler().num_waiting() < 64 && pending.size() < 4096) {
-      E3_ASSIGN_OR_RETURN(std::optional<Json> line, reader->Next());
-      if (!line) {
+      // After a bad line nothing more is read; the lines before it are answered.
+      absl::StatusOr<std::optional<Json>> next = reader->Next();
+      if (!next.ok()) bad_line = next.status();
+      if (!next.ok() || !next->has_value()) {
         more = false;
         break;
       }
+      const std::optional<Json>& line = *next;
       absl::StatusOr<std::vector<uint32_t>> prompt = PromptIds(*line, *encoder);
-      if (!prompt.ok()) return reader->Error(prompt.status().message());
+      if (!prompt.ok()) {
+        bad_line = reader->Error(prompt.status().message());
+        more = false;
+        break;
+      }
       RolloutRequest request;
       request.id = next_request;
       request.prompt = *std::move(prompt);
@@ -85,8 +93,11 @@ absl::Status RunGenerate(const GenerateOptions& o) {
       request.sampling = {o.temperature, o.top_p, o.min_p, o.top_k};
       // A line's draws do not depend on the lines around it, only on its position.
       request.seed = o.seed + next_request * 0x9E3779B97F4A7C15u;
-      if (absl::Status status = engine.Add(request); !status.ok())
-        return reader->Error(status.message());
+      if (absl::Status status = engine.Add(request); !status.ok()) {
+        bad_line = reader->Error(status.message());
+        more = false;
+        break;
+      }
       pending.push_back({line->value("id", Json(reader->line())), next_request,
                          std::vector<Sample>(static_cast<size_t>(o.samples)), o.samples});
       ++next_request;
@@ -112,7 +123,8 @@ absl::Status RunGenerate(const GenerateOptions& o) {
                                   engine.scheduler().num_running(), tokens,
                                   static_cast<double>(tokens) / seconds));
   }
-  return writer->Close();
+  absl::Status closed = writer->Close();
+  return bad_line.ok() ? closed : bad_line;
 }
 
 }  // namespace e3

@@ -2,6 +2,8 @@
 
 #include <unistd.h>
 
+#include <filesystem>
+
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 
@@ -36,7 +38,12 @@ absl::Status JsonlReader::Error(absl::string_view message) const {
       absl::StrCat(path_ == "-" ? "standard input" : path_, ":", line_, ": ", message));
 }
 
-absl::StatusOr<std::unique_ptr<JsonlWriter>> JsonlWriter::Open(const std::string& path) {
+absl::StatusOr<std::unique_ptr<JsonlWriter>> JsonlWriter::Open(const std::string& path,
+                                                               const std::string& input) {
+  std::error_code error;
+  if (path != "-" && input != "-" && std::filesystem::equivalent(path, input, error))
+    return absl::InvalidArgumentError(
+        absl::StrCat("--out ", path, " is the input; writing it would destroy it"));
   auto writer = std::make_unique<JsonlWriter>();
   writer->path_ = path;
   writer->out_ = &std::cout;

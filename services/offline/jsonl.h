@@ -35,7 +35,9 @@ class JsonlReader {
 // Writes to a file, or to standard output for "-".
 class JsonlWriter {
  public:
-  static absl::StatusOr<std::unique_ptr<JsonlWriter>> Open(const std::string& path);
+  // InvalidArgument when `path` is the file that `input` names.
+  static absl::StatusOr<std::unique_ptr<JsonlWriter>> Open(const std::string& path,
+                                                           const std::string& input);
   absl::Status Write(const Json& line);
   absl::Status Close();
 

@@ -15,7 +15,7 @@ absl::Status RunScore(const ScoreOptions& o) {
   E3_ASSIGN_OR_RETURN(std::unique_ptr<Transformer> model, Transformer::Load(o.model));
   E3_ASSIGN_OR_RETURN(std::unique_ptr<PromptEncoder> encoder, PromptEncoder::Load(o.model));
   E3_ASSIGN_OR_RETURN(std::unique_ptr<JsonlReader> reader, JsonlReader::Open(o.in));
-  E3_ASSIGN_OR_RETURN(std::unique_ptr<JsonlWriter> writer, JsonlWriter::Open(o.out));
+  E3_ASSIGN_OR_RETURN(std::unique_ptr<JsonlWriter> writer, JsonlWriter::Open(o.out, o.in));
   ProgressLine progress("score");
   while (true) {
     E3_ASSIGN_OR_RETURN(std::optional<Json> line, reader->Next());

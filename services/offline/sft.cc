@@ -2,16 +2,17 @@
 
 #include <unistd.h>
 
+#include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
-#include <regex>
 #include <set>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_replace.h"
 #include "model/prompt_encoder.h"
+#include "re2/re2.h"
 #include "services/offline/commands.h"
 #include "services/offline/jsonl.h"
 #include "services/runtime/files.h"
@@ -68,12 +69,45 @@ absl::StatusOr<v1::SftSpec> ParseSftFile(const std::string& file) {
     return at.Error("data.file", absl::StrCat("no such file: ", spec.data().file()));
   }
   for (int i = 0; i < spec.data().replacements_size(); ++i) {
-    try {
-      std::regex pattern(spec.data().replacements(i).pattern());
-    } catch (const std::regex_error& e) {
-      return at.Error(absl::StrCat("data.replacements[", i, "].pattern"),
-                      absl::StrCat("not a regular expression: ", e.what()));
-    }
+    const std::string key = absl::StrCat("data.replacements[", i, "]");
+    RE2 pattern(spec.data().replacements(i).pattern(), RE2::Quiet);
+    std::string why;
+    if (!pattern.ok())
+      return at.Error(key + ".pattern",
+                      absl::StrCat("not a regular expression: ", pattern.error()));
+    if (!pattern.CheckRewriteString(spec.data().replacements(i).with(), &why))
+      return at.Error(key + ".with", absl::StrCat("not a replacement (\\1 is a group): ", why));
+  }
+  const v1::SftTraining& t = spec.training();
+  for (auto [name, value] : {std::pair("batch_tokens", t.batch_tokens()),
+                             {"micro_batch_tokens", t.micro_batch_tokens()},
+                             {"max_tokens", t.max_tokens()}}) {
+    if (value < 1) return at.Error(absl::StrCat("training.", name), "must be at least 1");
+  }
+  for (auto [name, value] : {std::pair("learning_rate", t.learning_rate()),
+                             {"weight_decay", t.weight_decay()},
+                             {"max_grad_norm", t.max_grad_norm()},
+                             {"warmup_steps", static_cast<double>(t.warmup_steps())}}) {
+    if (value < 0) return at.Error(absl::StrCat("training.", name), "must not be negative");
+  }
+  for (auto [name, value] : {std::pair("beta1", t.beta1()), {"beta2", t.beta2()}}) {
+    if (value < 0 || value >= 1)
+      return at.Error(absl::StrCat("training.", name), "must be in [0, 1)");
+  }
+  if (t.min_ratio() < 0 || t.min_ratio() > 1)
+    return at.Error("training.min_ratio", "must be in [0, 1]");
+  if (spec.data().offset() < 0) return at.Error("data.offset", "must not be negative");
+  if (spec.data().limit() < 0) return at.Error("data.limit", "must not be negative (0: all)");
+  const v1::Prompting& prompting = spec.data().prompting();
+  if (prompting.max_prompt_tokens() < 0)
+    return at.Error("data.prompting.max_prompt_tokens", "must not be negative (0: any)");
+  if (!prompting.template_arguments().empty() &&
+      !Json::parse(prompting.template_arguments(), nullptr, /*allow_exceptions=*/false).is_object())
+    return at.Error("data.prompting.template_arguments", "expected a JSON object");
+  for (int i = 0; i < spec.data().countdown_traces().kinds_size(); ++i) {
+    if (!(spec.data().countdown_traces().kinds(i).weight() > 0))
+      return at.Error(absl::StrCat("data.countdown_traces.kinds[", i, "].weight"),
+                      "must be above 0");
   }
   return spec;
 }
@@ -94,7 +128,11 @@ class SequenceEncoder {
       if (!prompting_.system().empty())
         messages.push_back({{"role", "system"}, {"content", prompting_.system()}});
       messages.push_back({{"role", "user"}, {"content", prompt}});
-      E3_ASSIGN_OR_RETURN(sequence.prompt, encoder_->EncodeMessages(messages, Json::object()));
+      E3_ASSIGN_OR_RETURN(
+          sequence.prompt,
+          encoder_->EncodeMessages(messages, prompting_.template_arguments().empty()
+                                                 ? Json::object()
+                                                 : Json::parse(prompting_.template_arguments())));
     } else {
       E3_ASSIGN_OR_RETURN(sequence.prompt, encoder_->EncodeText(prompt));
     }
@@ -134,9 +172,11 @@ class FileBatches {
           data.template_(), {{"{prompt}", (*line)[data.prompt_field()].get<std::string>()}});
       std::string response = (*line)[data.response_field()].get<std::string>();
       for (const v1::Replacement& r : data.replacements())
-        response = std::regex_replace(response, std::regex(r.pattern()), r.with());
+        RE2::GlobalReplace(&response, r.pattern(), r.with());
       E3_ASSIGN_OR_RETURN(TrainingSequence sequence, encoder.Encode(prompt, response));
-      if (sequence.length() > spec.training().max_tokens()) {
+      const int64_t max_prompt = data.prompting().max_prompt_tokens();
+      if (sequence.length() > spec.training().max_tokens() ||
+          (max_prompt > 0 && static_cast<int64_t>(sequence.prompt.size()) > max_prompt)) {
         ++left_out;
       } else {
         batches->sequences_.push_back(std::move(sequence));
@@ -201,7 +241,13 @@ class TraceBatches {
     double total = 0;
     for (const auto& kind : traces.kinds()) total += kind.weight();
     std::vector<TrainingSequence> batch;
+    int64_t rejected = 0;  // draws in a row
     for (int64_t tokens = 0; tokens < spec_.training().batch_tokens();) {
+      if (++rejected > 1000000) {
+        return absl::InvalidArgumentError(
+            "a million draws in a row gave no trace: no puzzle of data.countdown_traces.kinds is "
+            "within its ranges, outside held_out and at most training.max_tokens long");
+      }
       double u = random.Uniform() * total;
       int kind = 0;
       while (kind + 1 < traces.kinds_size() && (u -= traces.kinds(kind).weight()) >= 0) ++kind;
@@ -218,6 +264,7 @@ class TraceBatches {
                                          SearchTrace(countdown, puzzle, options_, random)));
       if (sequence.length() > spec_.training().max_tokens()) continue;
       tokens += sequence.length();
+      rejected = 0;
       batch.push_back(std::move(sequence));
     }
     return batch;

@@ -9,7 +9,7 @@ namespace {
 template <typename F>
 absl::Status ForEachLine(const TokenizeOptions& o, F f) {
   E3_ASSIGN_OR_RETURN(std::unique_ptr<JsonlReader> reader, JsonlReader::Open(o.in));
-  E3_ASSIGN_OR_RETURN(std::unique_ptr<JsonlWriter> writer, JsonlWriter::Open(o.out));
+  E3_ASSIGN_OR_RETURN(std::unique_ptr<JsonlWriter> writer, JsonlWriter::Open(o.out, o.in));
   while (true) {
     E3_ASSIGN_OR_RETURN(std::optional<Json> line, reader->Next());
     if (!line) break;

@@ -52,7 +52,7 @@ absl::StatusOr<v1::ScoreRequest> Request(const Json& line, const VerifyOptions& 
 
 absl::Status RunVerify(const VerifyOptions& o) {
   E3_ASSIGN_OR_RETURN(std::unique_ptr<JsonlReader> reader, JsonlReader::Open(o.in));
-  E3_ASSIGN_OR_RETURN(std::unique_ptr<JsonlWriter> writer, JsonlWriter::Open(o.out));
+  E3_ASSIGN_OR_RETURN(std::unique_ptr<JsonlWriter> writer, JsonlWriter::Open(o.out, o.in));
   ProgressLine progress("verify");
   int64_t lines = 0;
   double score = 0;

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -17,7 +18,7 @@ namespace {
 
 absl::Status SystemError(absl::string_view what, const std::string& path) {
   std::string message = absl::StrCat(what, " ", path, ": ", strerror(errno));
-  return errno == ENOSPC ? absl::ResourceExhaustedError(message) : absl::UnavailableError(message);
+  return FromErrno(errno, message);
 }
 
 absl::Status Sync(const std::string& path, int flags) {
@@ -36,6 +37,26 @@ absl::Status SyncParent(const std::string& path) {
 
 }  // namespace
 
+absl::Status FromErrno(int error, const std::string& message) {
+  switch (error) {
+    case ENOSPC:
+    case EDQUOT:
+      return absl::ResourceExhaustedError(message);
+    case EACCES:
+    case EPERM:
+    case EROFS:
+      return absl::PermissionDeniedError(message);
+    case ENOTDIR:
+    case EISDIR:
+    case EEXIST:
+    case ENAMETOOLONG:
+    case ELOOP:
+      return absl::InvalidArgumentError(message);
+    default:
+      return absl::UnavailableError(message);
+  }
+}
+
 absl::StatusOr<std::string> ReadFile(const std::string& path) {
   std::error_code error;
   if (fs::is_directory(path, error))
@@ -47,7 +68,7 @@ absl::StatusOr<std::string> ReadFile(const std::string& path) {
   }
   std::ostringstream content;
   content << in.rdbuf();
-  if (in.bad()) return SystemError("cannot read", path);
+  if (in.bad() || content.bad()) return SystemError("cannot read", path);
   return std::move(content).str();
 }
 
@@ -75,9 +96,11 @@ absl::Status WriteFileDurably(const std::string& path, absl::string_view content
   return SyncParent(path);
 }
 
-absl::Status WriteFolderDurably(const std::string& folder,
+absl::Status WriteFolderDurably(const std::string& given,
                                 const std::function<absl::Status(const std::string&)>& fill) {
   std::error_code error;
+  std::string folder = given;  // beside it, not in it: without a slash at its end
+  while (folder.size() > 1 && folder.back() == '/') folder.pop_back();
   std::string part = folder + ".part";
   fs::remove_all(part, error);
   if (absl::Status status = MakeFolders(part); !status.ok()) return status;
@@ -90,28 +113,29 @@ absl::Status WriteFolderDurably(const std::string& folder,
       }
     }
   }
+  if (status.ok() && error)
+    status = FromErrno(error.value(), absl::StrCat("cannot list ", part, ": ", error.message()));
   if (status.ok()) status = Sync(part, O_RDONLY | O_DIRECTORY);
   if (!status.ok()) {
     fs::remove_all(part, error);
     return status;
   }
-  // rename() replaces only an empty folder, so an old one steps aside first; a crash in between
-  // leaves it as ".old".
-  std::string old = folder + ".old";
-  fs::remove_all(old, error);
-  if (fs::exists(folder, error)) fs::rename(folder, old, error);
-  fs::rename(part, folder, error);
-  if (error)
-    return absl::UnavailableError(absl::StrCat("cannot rename ", part, ": ", error.message()));
-  fs::remove_all(old, error);
-  return SyncParent(folder);
+  // rename() replaces only an empty folder, so an old one changes places with the new one: there is
+  // a whole folder at every moment.
+  const unsigned flags = fs::exists(folder, error) ? RENAME_EXCHANGE : 0;
+  if (renameat2(AT_FDCWD, part.c_str(), AT_FDCWD, folder.c_str(), flags) != 0)
+    return SystemError("cannot rename to", folder);
+  if (absl::Status synced = SyncParent(folder); !synced.ok()) return synced;
+  fs::remove_all(part, error);
+  return absl::OkStatus();
 }
 
 absl::Status MakeFolders(const std::string& path) {
   std::error_code error;
   fs::create_directories(path, error);
   if (error)
-    return absl::UnavailableError(absl::StrCat("cannot make folder ", path, ": ", error.message()));
+    return FromErrno(error.value(),
+                     absl::StrCat("cannot make folder ", path, ": ", error.message()));
   return absl::OkStatus();
 }
 

@@ -12,6 +12,10 @@
 
 namespace e3 {
 
+// A status for an errno value: what asking again can mend is Unavailable; a full disk
+// ResourceExhausted.
+absl::Status FromErrno(int error, const std::string& message);
+
 // The content of `path`. NotFound, or Unavailable with the system's reason.
 absl::StatusOr<std::string> ReadFile(const std::string& path);
 

@@ -56,8 +56,13 @@ absl::Status Store::Put(const std::string& key, const google::protobuf::MessageL
 absl::Status Store::PutAll(
     const std::vector<std::pair<std::string, const google::protobuf::MessageLite*>>& entries) {
   rocksdb::WriteBatch batch;
-  for (const auto& [key, value] : entries)
-    E3_RETURN_IF_ERROR(FromRocks(batch.Put(key, value->SerializeAsString())));
+  for (const auto& [key, value] : entries) {
+    std::string bytes;
+    if (!value->SerializeToString(&bytes))
+      return absl::InternalError(
+          absl::StrCat("record ", key, " cannot be written (2 GiB at most)"));
+    E3_RETURN_IF_ERROR(FromRocks(batch.Put(key, bytes)));
+  }
   return FromRocks(db_->Write(Durable(), &batch));
 }
 

@@ -4,6 +4,7 @@
 #include <yaml-cpp/yaml.h>
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 #include <set>
 #include <vector>
@@ -204,7 +205,7 @@ class Binder {
       }
       case FieldDescriptor::CPPTYPE_DOUBLE: {
         double value;
-        if (!absl::SimpleAtod(text, &value)) return wrong();
+        if (!absl::SimpleAtod(text, &value) || !std::isfinite(value)) return wrong();
         E3_SET(Double, value);
       }
       case FieldDescriptor::CPPTYPE_BOOL: {
@@ -259,7 +260,14 @@ absl::StatusOr<YamlPositions> ParseYamlMessage(absl::string_view yaml, const std
                                                Message* message) {
   YamlPositions positions(file);
   try {
-    YAML::Node root = YAML::Load(std::string(yaml));
+    std::vector<YAML::Node> documents = YAML::LoadAll(std::string(yaml));
+    if (documents.size() > 1) {
+      const YAML::Mark mark = documents[1].Mark();
+      return absl::InvalidArgumentError(
+          absl::StrCat(file, ":", mark.line + 1, ":", mark.column + 1,
+                       ": a second document begins here; expected one"));
+    }
+    YAML::Node root = documents.empty() ? YAML::Node() : documents[0];
     E3_RETURN_IF_ERROR(Binder(&positions).BindMessage(root, "", message));
   } catch (const YAML::Exception& e) {
     return absl::InvalidArgumentError(absl::StrCat(file, ":", e.mark.line + 1, ":",

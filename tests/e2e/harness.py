@@ -2,6 +2,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import socket
 import subprocess
@@ -61,6 +62,8 @@ class Cluster:
         if kind is not None:
             for log in sorted(pathlib.Path(self.state, "logs").glob("*.log")):
                 print(f"--- {log.name}\n{log.read_text()[-3000:]}", flush=True)
+        else:
+            shutil.rmtree(self.state, ignore_errors=True)
 
     def processes(self):
         for _ in range(50):

@@ -22,5 +22,15 @@ TEST_CASE("golden values of group-normalised advantages") {
   CHECK(GroupAdvantages({1}, true) == std::vector<double>{0});
 }
 
+TEST_CASE("equal rewards have no advantage at all, whatever their rounding") {
+  for (size_t n = 2; n < 40; ++n) {
+    for (double reward : {0.1, 0.3, 1.0 / 3, 0.7}) {
+      for (bool normalize : {false, true}) {
+        for (double a : GroupAdvantages(std::vector<double>(n, reward), normalize)) CHECK(a == 0);
+      }
+    }
+  }
+}
+
 }  // namespace
 }  // namespace e3

@@ -31,6 +31,8 @@ TEST_CASE("a folder that cannot be filled leaves the old one") {
   CHECK(WriteFolderDurably(folder, fill("one")).ok());
   CHECK(WriteFolderDurably(folder, fill("two")).ok());
   CHECK(*ReadFile(folder + "/f") == "two");
+  CHECK(WriteFolderDurably(folder + "/", fill("two")).ok());
+  CHECK_FALSE(std::filesystem::exists(folder + "/.part"));
   CHECK_FALSE(WriteFolderDurably(folder, [](const std::string&) {
                 return absl::InternalError("no");
               }).ok());

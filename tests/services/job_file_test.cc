@@ -71,14 +71,29 @@ TEST_CASE("what cannot run is refused where it stands") {
         "x.yaml:12:7: curriculum.stages[0].dataset: no data set 'e'; there are: d");
   CHECK(ErrorOf(With("[32, 64]", "[64, 32]")) ==
         "x.yaml:10:14: curriculum.grid[1]: the grid must be ascending and above 0");
-  CHECK(
-      ErrorOf(With("[32, 64]", "[32, 4096]")).find("does not fit in the model's context of 2048") !=
-      std::string::npos);
+  CHECK(ErrorOf(With("[32, 64]", "[32, 4096]")).find("is beyond the model's context of 2048") !=
+        std::string::npos);
+  CHECK(ErrorOf(With("[32, 64]", "[32, 1500]"))
+            .find("twice the largest budget (3000 tokens) does not fit") != std::string::npos);
+  CHECK(ErrorOf(With("[32, 64]", "[32, 9223372036854775807]")).find("is beyond the model's") !=
+        std::string::npos);
+  CHECK(ErrorOf(With("temperature: 1", "temperature: nan")) ==
+        "x.yaml:8:3: sampling.temperature: expected a number, got 'nan'");
+  CHECK(ErrorOf(With("name: a", "name: ..")).find("x.yaml:1:1: name: expected") == 0);
+  CHECK(ErrorOf(With("group_size: 4", "group_size: 100000")).find("above 1,000,000") !=
+        std::string::npos);
+  CHECK(ErrorOf(With("steps: 2", "steps: 2\n---\nname: b")).find(": a second document") !=
+        std::string::npos);
+  // Ranges that no puzzle meets end with an error.
+  CHECK(ErrorOf(With("count: 8", "count: 8, max_value: 0, positive_only: true"))
+            .find("only 0 distinct Countdown puzzles") != std::string::npos);
+  CHECK(ErrorOf(With("count: 8", "count: 8, min_value: 100, max_value: 10"))
+            .find("must not be above max_value") != std::string::npos);
   CHECK(ErrorOf(With("steps: 2", "budget: lots")).find("curriculum.stages[0].steps: required") !=
         std::string::npos);
   CHECK(ErrorOf(With("steps: 2", "steps: 2\n      budget: lots")) ==
-        "x.yaml:14:7: curriculum.stages[0].budget: expected \"auto\" or a number of tokens, got "
-        "'lots'");
+        "x.yaml:14:7: curriculum.stages[0].budget: expected \"auto\" or a number of tokens within "
+        "the model's context of 2048, got 'lots'");
   CHECK(ErrorOf(With("countdown: {numbers: 3, count: 8}", "file: nowhere.jsonl"))
             .find("datasets.d.file: no such file: ") != std::string::npos);
   CHECK(ErrorOf(With("countdown: {numbers: 3, count: 8}", "template: x"))

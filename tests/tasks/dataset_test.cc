@@ -55,5 +55,25 @@ TEST_CASE("paths know variables") {
   CHECK(absl::IsInvalidArgument(ResolvePath("${E3_NOT_SET_ANYWHERE}/x", "/base").status()));
 }
 
+TEST_CASE("a pattern takes time linear in the text, and an empty answer is refused") {
+  const std::string path =
+      TempFile("{\"prompt\": \"x\", \"answer\": \"" + std::string(400000, 'a') +
+               "#### 7\"}\n{\"prompt\": \"y\", \"answer\": \"#### \"}\n");
+  v1::JobSpec spec;
+  v1::Dataset& d = (*spec.mutable_datasets())["d"];
+  d.set_file(path);
+  d.set_gold_pattern("(?:a|b)*#### (.*)");
+  absl::Status status = LoadDataset(spec, "d").status();
+  CHECK(std::string(status.message()) == path + ":2: the answer in field \"answer\" is empty");
+  d.set_limit(1);
+  v1::Filter* only_x = d.add_filters();
+  only_x->set_field("prompt");
+  only_x->add_values("x");
+  auto problems = LoadDataset(spec, "d");
+  REQUIRE(problems.ok());
+  CHECK(problems->at(0).grading.math().gold() == "7");
+  unlink(path.c_str());
+}
+
 }  // namespace
 }  // namespace e3

@@ -13,3 +13,4 @@ mkdir -p state/smollm2
 [ -f state/smollm2/sometimes.jsonl ] ||
   python3 deploy/jobs/smollm2/grade.py "$e3" state/smollm2/boxed "$E3_DATA_DIR/gsm8k_train.jsonl" state/smollm2/sometimes.jsonl
 "$e3" run deploy/jobs/smollm2/rl.yaml --state state/smollm2/services --port-base 7800
+python3 deploy/jobs/smollm2/check.py "$(ls -td state/smollm2/services/learner/jobs/*/ | head -1)"
