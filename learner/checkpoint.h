@@ -19,8 +19,8 @@ namespace e3 {
 absl::Status SaveCheckpoint(const std::string& folder, const std::string& job_id, uint64_t step,
                             const std::string& source_model, Trainer& trainer);
 
-// Restores the trainer. DataLoss for a folder that is torn or corrupt, FailedPrecondition for one
-// of another job or model; the trainer is unchanged then. Returns the step.
+// Restores the trainer. DataLoss for a folder that is torn, corrupt or of another model,
+// FailedPrecondition for one of another job; the trainer is unchanged then. Returns the step.
 absl::StatusOr<uint64_t> LoadCheckpoint(const std::string& folder, const std::string& job_id,
                                         Trainer& trainer);
 

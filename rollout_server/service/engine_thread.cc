@@ -59,6 +59,14 @@ void EngineThread::Submit(const std::shared_ptr<RolloutSink>& sink, RolloutReque
                           "the server has no model yet (Weights.LoadModel gives it one)"));
       return;
     }
+    for (const auto& [id, live] : live_) {
+      if (live.sink == sink && live.client_id == client_id) {
+        sink->OnFailure(
+            client_id, absl::InvalidArgumentError(absl::StrCat("request_id ", client_id,
+                                                               " is live on this stream already")));
+        return;
+      }
+    }
     request.id = next_id_++;
     absl::Status status = engine_->Add(request);
     if (!status.ok()) {

@@ -2,8 +2,13 @@
 
 #include <stdlib.h>
 
+#include <atomic>
 #include <catch2/catch.hpp>
+#include <mutex>
+#include <set>
 #include <thread>
+
+#include "absl/strings/str_cat.h"
 
 namespace e3 {
 namespace {
@@ -146,6 +151,65 @@ TEST_CASE("a bad file is refused with its place, and nothing is stored") {
   v1::ListJobsReply list;
   f.service->ListJobs(nullptr, nullptr, &list);
   CHECK(list.jobs().empty());
+}
+
+TEST_CASE("from many threads: one job runs at a time, and a key is one job") {
+  Fixture f;
+  std::mutex mutex;
+  std::set<std::string> ids;
+  std::atomic<int> running{0}, finished{0};
+  std::atomic<bool> broken{false};
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t) {  // clients; two send each submission
+    threads.emplace_back([&, t] {
+      for (int i = 0; i < 6; ++i) {
+        v1::SubmitJobRequest request;
+        request.set_yaml(kYaml);
+        request.set_path(std::string(E3_SOURCE_DIR) + "/deploy/jobs/x.yaml");
+        request.set_idempotency_key(absl::StrCat("key-", t / 2, "-", i));
+        v1::SubmitJobReply reply;
+        if (!f.service->SubmitJob(nullptr, &request, &reply).ok()) broken = true;
+        std::lock_guard<std::mutex> lock(mutex);
+        ids.insert(reply.job().id());
+      }
+    });
+  }
+  for (int t = 0; t < 3; ++t) {  // controllers
+    threads.emplace_back([&, t] {
+      const std::string holder = absl::StrCat("controller-", t);
+      const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+      while (finished < 12 && !broken && std::chrono::steady_clock::now() < deadline) {
+        v1::LeaseJobRequest lease;
+        lease.set_holder(holder);
+        v1::LeaseJobReply leased;
+        if (!f.service->LeaseJob(nullptr, &lease, &leased).ok()) broken = true;
+        if (!leased.has_job()) {
+          std::this_thread::yield();
+          continue;
+        }
+        if (++running > 1) broken = true;
+        v1::ReportProgressRequest report;
+        report.set_job_id(leased.job().id());
+        report.set_holder(holder);
+        report.mutable_step()->set_step(1);
+        v1::ReportProgressReply reply;
+        if (!f.service->ReportProgress(nullptr, &report, &reply).ok()) broken = true;
+        --running;  // before the job ends, since another may run at once
+        report.set_state(v1::JOB_STATE_SUCCEEDED);
+        if (!f.service->ReportProgress(nullptr, &report, &reply).ok()) broken = true;
+        ++finished;
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  CHECK_FALSE(broken);
+  CHECK(ids.size() == 12);
+  CHECK(finished == 12);
+  f.Open();  // and all of it is durable
+  v1::ListJobsReply listed;
+  REQUIRE(f.service->ListJobs(nullptr, nullptr, &listed).ok());
+  CHECK(listed.jobs_size() == 12);
+  for (const v1::Job& job : listed.jobs()) CHECK(job.state() == v1::JOB_STATE_SUCCEEDED);
 }
 
 }  // namespace

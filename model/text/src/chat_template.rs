@@ -64,7 +64,7 @@ fn environment(source: &str) -> Result<Environment<'static>, Error> {
     env.add_filter("tojson", tojson);
     env.add_function("raise_exception", raise_exception);
     env.add_function("strftime_now", strftime_now);
-    // A bound on the work of one rendering: a template comes from a model folder, and may loop.
+    // A template comes from a model folder: macros that call themselves end with an error.
     env.set_recursion_limit(200);
     env.add_template_owned("chat", source.to_string())?;
     Ok(env)
