@@ -95,7 +95,7 @@ absl::StatusOr<ModelConfig> Parse(const Json& json) {
   }
   E3_RETURN_IF_ERROR(ReadRope(json, &config));
 
-  // What would change the computation, and is not implemented.
+  // What would change the computation is refused by name.
   if (json.value("hidden_act", "silu") != "silu") {
     return absl::InvalidArgumentError(
         absl::StrCat("hidden_act '", json.value("hidden_act", ""), "' is not supported"));

@@ -23,17 +23,12 @@ absl::Status Engine::Add(const RolloutRequest& r) {
   if (static_cast<int64_t>(r.response_prefix.size()) >= r.budget) {
     return absl::InvalidArgumentError("the response prefix uses up the budget");
   }
-  // Below 1e-6 a division by the temperature overflows; NaN fails every comparison.
-  if (!(r.sampling.temperature == 0 ||
-        (r.sampling.temperature >= 1e-6 && r.sampling.temperature <= 1e6)) ||
-      !(r.sampling.top_p >= 0 && r.sampling.min_p >= 0)) {
+  // Below 1e-6 a division by the temperature overflows. NaN is in no range.
+  auto in = [](double value, double low, double high) { return value >= low && value <= high; };
+  if (!(r.sampling.temperature == 0 || in(r.sampling.temperature, 1e-6, 1e6)) ||
+      !in(r.sampling.top_p, 0, 1) || !in(r.sampling.min_p, 0, 1) || r.sampling.top_k < 0) {
     return absl::InvalidArgumentError(
         "sampling needs temperature 0 or in [1e-6, 1e6], top_p and min_p in [0, 1], top_k >= 0");
-  }
-  if (r.sampling.temperature < 0 || r.sampling.top_p < 0 || r.sampling.top_p > 1 ||
-      r.sampling.min_p < 0 || r.sampling.min_p > 1 || r.sampling.top_k < 0) {
-    return absl::InvalidArgumentError(
-        "sampling needs temperature >= 0, top_p and min_p in [0, 1], top_k >= 0");
   }
   const int64_t length = static_cast<int64_t>(r.prompt.size()) + r.budget;
   if (length > limits_.context_length) {

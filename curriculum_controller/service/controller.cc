@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -207,6 +208,10 @@ void Controller::RunJob(const v1::Job& job) {
     lease_lost_ = false;
     finishing_ = false;
   }
+  absl::Cleanup none_runs = [this] {
+    std::lock_guard<std::mutex> lock(mutex_);
+    current_job_.clear();
+  };
   Log("info", "job begins or goes on", {{"job", job.id()}});
   v1::CurriculumState state;
   absl::Status status = store_->Get("curriculum/" + job.id(), &state);
@@ -228,11 +233,7 @@ void Controller::RunJob(const v1::Job& job) {
     finishing_ = true;
     cancelled_ = false;
     absl::StatusOr<std::string> model = Finish(job, state, outcome);
-    if (!model.ok() && (stop_ || lease_lost_)) {
-      std::lock_guard<std::mutex> lock(mutex_);
-      current_job_.clear();
-      return;
-    }
+    if (!model.ok() && (stop_ || lease_lost_)) return;
     if (model.ok()) last.set_checkpoint(*model);
     if (!model.ok() && status.ok() && !cancelled) status = model.status();
     last.set_state(cancelled     ? v1::JOB_STATE_CANCELLED
@@ -243,7 +244,7 @@ void Controller::RunJob(const v1::Job& job) {
     // The job service must hear of the end; until then the job is still ours.
     last.set_holder(options_.name);
     last.set_duration(kLeaseSeconds);
-    while (!stop_) {
+    while (!stop_ && !lease_lost_) {
       v1::ReportProgressReply reply;
       grpc::ClientContext context;
       context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(5));
@@ -251,14 +252,11 @@ void Controller::RunJob(const v1::Job& job) {
       if (sent.ok() || sent.error_code() == grpc::StatusCode::FAILED_PRECONDITION ||
           sent.error_code() == grpc::StatusCode::NOT_FOUND)
         break;
-      std::unique_lock<std::mutex> lock(mutex_);
-      changed_.wait_for(lock, std::chrono::milliseconds(500), [&] { return stop_.load(); });
+      Sleep(0.5);
     }
     Log(status.ok() || cancelled ? "info" : "error", "job ended",
         {{"job", job.id()}, {"outcome", outcome}, {"error", std::string(status.message())}});
   }
-  std::lock_guard<std::mutex> lock(mutex_);
-  current_job_.clear();
 }
 
 absl::Status Controller::RunStages(const v1::Job& job, v1::CurriculumState* state) {

@@ -10,6 +10,7 @@
 #include "absl/time/time.h"
 #include "learner/advantages.h"
 #include "learner/checkpoint.h"
+#include "learner/prompting.h"
 #include "learner/service/step_metrics.h"
 #include "learner/service/summary.h"
 #include "services/runtime/files.h"
@@ -115,18 +116,6 @@ absl::Status LearnerJob::PublishWeights() {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::vector<uint32_t>> LearnerJob::EncodePrompt(const std::string& prompt) const {
-  const v1::Prompting& p = spec_.prompting();
-  const bool chat = p.has_chat_template() ? p.chat_template() : encoder_->has_chat_template();
-  if (!chat) return encoder_->EncodeText(prompt);
-  Json messages = Json::array();
-  if (!p.system().empty()) messages.push_back({{"role", "system"}, {"content", p.system()}});
-  messages.push_back({{"role", "user"}, {"content", prompt}});
-  return encoder_->EncodeMessages(messages, p.template_arguments().empty()
-                                                ? Json::object()
-                                                : Json::parse(p.template_arguments()));
-}
-
 absl::StatusOr<const std::vector<LearnerJob::EncodedProblem>*> LearnerJob::Problems(
     const std::string& dataset) {
   auto it = problems_.find(dataset);
@@ -143,7 +132,8 @@ absl::StatusOr<const std::vector<LearnerJob::EncodedProblem>*> LearnerJob::Probl
                                    trainer_->policy().config().context_length - 2 * largest);
   std::vector<EncodedProblem> encoded;
   for (size_t i = 0; i < problems.size(); ++i) {
-    E3_ASSIGN_OR_RETURN(std::vector<uint32_t> prompt, EncodePrompt(problems[i].prompt));
+    E3_ASSIGN_OR_RETURN(std::vector<uint32_t> prompt,
+                        EncodePrompt(*encoder_, spec_.prompting(), problems[i].prompt));
     if (static_cast<int64_t>(prompt.size()) > longest) continue;
     encoded.push_back({i, std::move(prompt), std::move(problems[i].grading)});
   }

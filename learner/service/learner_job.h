@@ -71,7 +71,6 @@ class LearnerJob {
   LearnerJob(const LearnerEnvironment& environment, std::string id, v1::JobSpec spec);
   absl::Status Load();
   absl::StatusOr<const std::vector<EncodedProblem>*> Problems(const std::string& dataset);
-  absl::StatusOr<std::vector<uint32_t>> EncodePrompt(const std::string& prompt) const;
   // The problems of a step: the data set in a new random order each epoch.
   std::vector<const EncodedProblem*> Select(const std::vector<EncodedProblem>& problems,
                                             uint32_t stage, uint64_t stage_step,

@@ -1,8 +1,7 @@
 #include "learner/service/learner_service.h"
 
 #include <chrono>
-#include <cmath>
-#include <tuple>
+#include <optional>
 
 #include "absl/strings/str_cat.h"
 #include "nlohmann/json.hpp"
@@ -10,38 +9,20 @@
 #include "services/runtime/log.h"
 #include "services/runtime/rpc.h"
 #include "services/runtime/status_macros.h"
+#include "services/runtime/training_checks.h"
 
 namespace e3 {
-
 namespace {
 
-// What a stage must have, whoever asks; the job file's checks say the same with line and column.
 absl::Status CheckStage(const v1::RunStageRequest& r) {
-  const v1::Training& t = r.training();
-  for (auto [name, value, least] :
-       {std::tuple("budget", r.budget(), int64_t{1}),
-        {"steps", r.steps(), int64_t{0}},
-        {"training.prompts_per_step", t.prompts_per_step(), int64_t{1}},
-        {"training.group_size", t.group_size(), int64_t{2}},
-        {"training.mini_batches", t.mini_batches(), int64_t{1}},
-        {"training.micro_batch_tokens", t.micro_batch_tokens(), int64_t{1}},
-        {"training.checkpoint_every", t.checkpoint_every(), int64_t{1}},
-        {"training.keep_checkpoints", t.keep_checkpoints(), int64_t{0}}}) {
-    if (value < least)
-      return absl::InvalidArgumentError(
-          absl::StrCat(name, " is ", value, "; it must be at least ", least));
+  if (r.budget() < 1 || r.steps() < 0) {
+    return absl::InvalidArgumentError(absl::StrCat("a stage needs a budget of at least 1 (",
+                                                   r.budget(), ") and steps (", r.steps(), ")"));
   }
-  if (t.prompts_per_step() % t.mini_batches() != 0)
-    return absl::InvalidArgumentError(
-        "training.mini_batches must divide training.prompts_per_step");
-  const v1::Sampling& s = r.sampling();
-  if (!(s.temperature() > 0) || !std::isfinite(s.temperature()))
-    return absl::InvalidArgumentError("sampling.temperature must be above 0 for training");
-  if ((s.top_p() != 0 && s.top_p() != 1) || s.min_p() != 0 || s.top_k() != 0) {
-    return absl::InvalidArgumentError(
-        "sampling with top_p, min_p or top_k is refused for training: the log-probabilities of "
-        "truncated sampling are not the policy's");
-  }
+  if (std::optional<BadSetting> bad = CheckTraining(r.training()))
+    return absl::InvalidArgumentError(absl::StrCat("training.", bad->field, " ", bad->why));
+  if (std::optional<BadSetting> bad = CheckTrainingSampling(r.sampling()))
+    return absl::InvalidArgumentError(absl::StrCat("sampling.", bad->field, " ", bad->why));
   return absl::OkStatus();
 }
 

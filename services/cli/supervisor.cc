@@ -88,7 +88,12 @@ void Start(const UpOptions& o, Service* s) {
   s->pid = fork();
   s->started = Clock::now();
   if (s->pid < 0) {  // no process to be had now; asked again in a second
-    std::cerr << "{\"level\":\"error\",\"process\":\"supervisor\",\"msg\":\"cannot fork\"}"
+    std::cerr << Json({{"level", "error"},
+                       {"process", "supervisor"},
+                       {"msg", "cannot start a process; trying again"},
+                       {"service", s->name},
+                       {"error", strerror(errno)}})
+                     .dump()
               << std::endl;
     s->pid = 0;
     s->not_before = Clock::now() + std::chrono::seconds(1);
@@ -170,7 +175,7 @@ int Supervise(const UpOptions& o) {
   // Those who use others first, so that nobody waits for one that is gone.
   auto deadline = Clock::now() + std::chrono::seconds(12);
   for (auto s = services.rbegin(); s != services.rend(); ++s) {
-    if (s->pid > 0) kill(s->pid, SIGTERM);
+    if (s->pid != 0) kill(s->pid, SIGTERM);
   }
   for (Service& s : services) {
     while (s.pid != 0 && waitpid(s.pid, nullptr, WNOHANG) == 0) {

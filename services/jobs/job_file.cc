@@ -11,6 +11,7 @@
 #include "nlohmann/json.hpp"
 #include "re2/re2.h"
 #include "services/runtime/status_macros.h"
+#include "services/runtime/training_checks.h"
 #include "services/runtime/yaml_message.h"
 #include "tasks/countdown.h"
 #include "tasks/dataset.h"
@@ -81,8 +82,8 @@ class Checker {
     E3_RETURN_IF_ERROR(CheckModel());
     E3_RETURN_IF_ERROR(CheckPrompting());
     E3_RETURN_IF_ERROR(CheckDatasets());
-    E3_RETURN_IF_ERROR(CheckTraining("training", spec_.training()));
-    E3_RETURN_IF_ERROR(CheckSampling("sampling", spec_.sampling()));
+    E3_RETURN_IF_ERROR(Refuse("training", CheckTraining(spec_.training())));
+    E3_RETURN_IF_ERROR(Refuse("sampling", CheckTrainingSampling(spec_.sampling())));
     return CheckCurriculum();
   }
 
@@ -212,63 +213,9 @@ class Checker {
     return absl::OkStatus();
   }
 
-  absl::Status CheckTraining(const std::string& key, const v1::Training& t) {
-    auto positive = [&](const char* name, double value) {
-      return value > 0 ? absl::OkStatus()
-                       : at_.Error(absl::StrCat(key, ".", name), "must be above 0");
-    };
-    auto not_negative = [&](const char* name, double value) {
-      return value >= 0 ? absl::OkStatus()
-                        : at_.Error(absl::StrCat(key, ".", name), "must not be negative");
-    };
-    E3_RETURN_IF_ERROR(positive("prompts_per_step", static_cast<double>(t.prompts_per_step())));
-    if (t.group_size() < 2)
-      return at_.Error(key + ".group_size",
-                       "must be at least 2: an advantage compares a group's rollouts");
-    if (t.group_size() > 1000000 / std::max<int64_t>(1, t.prompts_per_step())) {
-      return at_.Error(key + ".group_size",
-                       absl::StrCat("times prompts_per_step (", t.prompts_per_step(),
-                                    ") is above 1,000,000 rollouts a step"));
-    }
-    E3_RETURN_IF_ERROR(positive("mini_batches", static_cast<double>(t.mini_batches())));
-    if (t.prompts_per_step() % t.mini_batches() != 0) {
-      return at_.Error(key + ".mini_batches",
-                       absl::StrCat("must divide prompts_per_step (", t.prompts_per_step(), ")"));
-    }
-    E3_RETURN_IF_ERROR(positive("micro_batch_tokens", static_cast<double>(t.micro_batch_tokens())));
-    E3_RETURN_IF_ERROR(not_negative("learning_rate", t.learning_rate()));
-    E3_RETURN_IF_ERROR(not_negative("weight_decay", t.weight_decay()));
-    E3_RETURN_IF_ERROR(positive("epsilon", t.epsilon()));
-    for (auto [name, beta] : {std::pair("beta1", t.beta1()), std::pair("beta2", t.beta2())}) {
-      if (beta < 0 || beta >= 1)
-        return at_.Error(absl::StrCat(key, ".", name), "must be in [0, 1)");
-    }
-    E3_RETURN_IF_ERROR(not_negative("warmup_updates", static_cast<double>(t.warmup_updates())));
-    E3_RETURN_IF_ERROR(not_negative("max_grad_norm", t.max_grad_norm()));
-    if (t.clip_low() < 0 || t.clip_low() > 1)
-      return at_.Error(key + ".clip_low", "must be in [0, 1]");
-    E3_RETURN_IF_ERROR(not_negative("clip_high", t.clip_high()));
-    if (t.dual_clip() <= 1) return at_.Error(key + ".dual_clip", "must be above 1");
-    E3_RETURN_IF_ERROR(not_negative("kl_coef", t.kl_coef()));
-    E3_RETURN_IF_ERROR(not_negative("entropy_coef", t.entropy_coef()));
-    E3_RETURN_IF_ERROR(positive("checkpoint_every", static_cast<double>(t.checkpoint_every())));
-    return not_negative("keep_checkpoints", static_cast<double>(t.keep_checkpoints()));
-  }
-
-  absl::Status CheckSampling(const std::string& key, const v1::Sampling& s) {
-    if (s.temperature() <= 0)
-      return at_.Error(key + ".temperature",
-                       "must be above 0: training needs draws from the policy");
-    for (auto [name, set] :
-         {std::pair("top_p", s.top_p() != 0 && s.top_p() != 1), std::pair("min_p", s.min_p() != 0),
-          std::pair("top_k", s.top_k() != 0)}) {
-      if (set) {
-        return at_.Error(absl::StrCat(key, ".", name),
-                         "is refused for training: the log-probabilities of truncated sampling are "
-                         "not the policy's");
-      }
-    }
-    return absl::OkStatus();
+  // The setting's place and why it cannot be.
+  absl::Status Refuse(const std::string& key, const std::optional<BadSetting>& bad) const {
+    return bad ? at_.Error(absl::StrCat(key, ".", bad->field), bad->why) : absl::OkStatus();
   }
 
   absl::Status CheckCurriculum() {
@@ -335,10 +282,10 @@ class Checker {
       }
       v1::Training training = spec_.training();
       training.MergeFrom(stage.training());
-      E3_RETURN_IF_ERROR(CheckTraining(key + ".training", training));
+      E3_RETURN_IF_ERROR(Refuse(key + ".training", CheckTraining(training)));
       v1::Sampling sampling = spec_.sampling();
       sampling.MergeFrom(stage.sampling());
-      E3_RETURN_IF_ERROR(CheckSampling(key + ".sampling", sampling));
+      E3_RETURN_IF_ERROR(Refuse(key + ".sampling", CheckTrainingSampling(sampling)));
     }
     return absl::OkStatus();
   }

@@ -68,39 +68,34 @@ absl::Status RunGenerate(const GenerateOptions& o) {
   absl::Status bad_line;
   ProgressLine progress("generate");
   auto begin = std::chrono::steady_clock::now();
+  // The next line becomes a request. False when there is none.
+  auto add_line = [&]() -> absl::StatusOr<bool> {
+    E3_ASSIGN_OR_RETURN(std::optional<Json> line, reader->Next());
+    if (!line) return false;
+    absl::StatusOr<std::vector<uint32_t>> prompt = PromptIds(*line, *encoder);
+    if (!prompt.ok()) return reader->Error(prompt.status().message());
+    RolloutRequest request;
+    request.id = next_request;
+    request.prompt = *std::move(prompt);
+    request.n = o.samples;
+    request.budget = o.budget;
+    request.sampling = {o.temperature, o.top_p, o.min_p, o.top_k};
+    // A line's draws do not depend on the lines around it, only on its position.
+    request.seed = o.seed + next_request * 0x9E3779B97F4A7C15u;
+    if (absl::Status status = engine.Add(request); !status.ok())
+      return reader->Error(status.message());
+    pending.push_back({line->value("id", Json(reader->line())), next_request,
+                       std::vector<Sample>(static_cast<size_t>(o.samples)), o.samples});
+    ++next_request;
+    return true;
+  };
   while (more || !pending.empty()) {
     // Enough waiting requests to keep the engine full.
     while (more && engine.scheduler().num_waiting() < 64 && pending.size() < 4096) {
+      absl::StatusOr<bool> added = add_line();
       // After a bad line nothing more is read; the lines before it are answered.
-      absl::StatusOr<std::optional<Json>> next = reader->Next();
-      if (!next.ok()) bad_line = next.status();
-      if (!next.ok() || !next->has_value()) {
-        more = false;
-        break;
-      }
-      const std::optional<Json>& line = *next;
-      absl::StatusOr<std::vector<uint32_t>> prompt = PromptIds(*line, *encoder);
-      if (!prompt.ok()) {
-        bad_line = reader->Error(prompt.status().message());
-        more = false;
-        break;
-      }
-      RolloutRequest request;
-      request.id = next_request;
-      request.prompt = *std::move(prompt);
-      request.n = o.samples;
-      request.budget = o.budget;
-      request.sampling = {o.temperature, o.top_p, o.min_p, o.top_k};
-      // A line's draws do not depend on the lines around it, only on its position.
-      request.seed = o.seed + next_request * 0x9E3779B97F4A7C15u;
-      if (absl::Status status = engine.Add(request); !status.ok()) {
-        bad_line = reader->Error(status.message());
-        more = false;
-        break;
-      }
-      pending.push_back({line->value("id", Json(reader->line())), next_request,
-                         std::vector<Sample>(static_cast<size_t>(o.samples)), o.samples});
-      ++next_request;
+      if (!added.ok()) bad_line = added.status();
+      more = added.ok() && *added;
     }
     for (const TokenOutput& output : engine.Step()) {
       Pending& p = pending[output.request_id - first_pending];

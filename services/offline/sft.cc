@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_replace.h"
+#include "learner/prompting.h"
 #include "model/prompt_encoder.h"
 #include "re2/re2.h"
 #include "services/offline/commands.h"
@@ -121,21 +122,7 @@ class SequenceEncoder {
   absl::StatusOr<TrainingSequence> Encode(const std::string& prompt,
                                           const std::string& response) const {
     TrainingSequence sequence;
-    bool chat =
-        prompting_.has_chat_template() ? prompting_.chat_template() : encoder_->has_chat_template();
-    if (chat) {
-      Json messages = Json::array();
-      if (!prompting_.system().empty())
-        messages.push_back({{"role", "system"}, {"content", prompting_.system()}});
-      messages.push_back({{"role", "user"}, {"content", prompt}});
-      E3_ASSIGN_OR_RETURN(
-          sequence.prompt,
-          encoder_->EncodeMessages(messages, prompting_.template_arguments().empty()
-                                                 ? Json::object()
-                                                 : Json::parse(prompting_.template_arguments())));
-    } else {
-      E3_ASSIGN_OR_RETURN(sequence.prompt, encoder_->EncodeText(prompt));
-    }
+    E3_ASSIGN_OR_RETURN(sequence.prompt, EncodePrompt(*encoder_, prompting_, prompt));
     E3_ASSIGN_OR_RETURN(sequence.response,
                         encoder_->tokenizer().Encode(response, /*add_special_tokens=*/false));
     sequence.response.push_back(eos_);
@@ -158,6 +145,9 @@ class FileBatches {
     batches->batch_tokens_ = spec.training().batch_tokens();
     const v1::SftData& data = spec.data();
     E3_ASSIGN_OR_RETURN(std::unique_ptr<JsonlReader> reader, JsonlReader::Open(data.file()));
+    std::vector<std::pair<std::unique_ptr<RE2>, std::string>> replacements;
+    for (const v1::Replacement& r : data.replacements())
+      replacements.emplace_back(std::make_unique<RE2>(r.pattern()), r.with());
     int64_t index = -1, left_out = 0;
     while (true) {
       E3_ASSIGN_OR_RETURN(std::optional<Json> line, reader->Next());
@@ -171,8 +161,8 @@ class FileBatches {
       std::string prompt = absl::StrReplaceAll(
           data.template_(), {{"{prompt}", (*line)[data.prompt_field()].get<std::string>()}});
       std::string response = (*line)[data.response_field()].get<std::string>();
-      for (const v1::Replacement& r : data.replacements())
-        RE2::GlobalReplace(&response, r.pattern(), r.with());
+      for (const auto& [pattern, with] : replacements)
+        RE2::GlobalReplace(&response, *pattern, with);
       E3_ASSIGN_OR_RETURN(TrainingSequence sequence, encoder.Encode(prompt, response));
       const int64_t max_prompt = data.prompting().max_prompt_tokens();
       if (sequence.length() > spec.training().max_tokens() ||
