@@ -13,6 +13,13 @@ find_package(PkgConfig REQUIRED)
 pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET libxxhash)
 pkg_check_modules(RE2 REQUIRED IMPORTED_TARGET re2)
 pkg_check_modules(GMPXX REQUIRED IMPORTED_TARGET gmpxx)
+# FLINT and Arb; Debian 12 has them as two libraries and without package files.
+find_path(FLINT_INCLUDE_DIR flint/fmpq.h REQUIRED)
+find_library(FLINT_LIBRARY flint REQUIRED)
+find_library(ARB_LIBRARY flint-arb REQUIRED)
+add_library(e3_flint INTERFACE)
+target_include_directories(e3_flint SYSTEM INTERFACE ${FLINT_INCLUDE_DIR})
+target_link_libraries(e3_flint INTERFACE ${ARB_LIBRARY} ${FLINT_LIBRARY} PkgConfig::GMPXX)
 
 # LibTorch: two CPU libraries of the wheel. Its include folder carries another protobuf, so it is searched last.
 if(E3_TORCH)

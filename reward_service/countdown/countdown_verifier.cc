@@ -3,6 +3,7 @@
 #include <gmpxx.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <optional>
 
 #include "absl/strings/ascii.h"
@@ -17,28 +18,19 @@ constexpr size_t kMaxCharacters = 4096;
 constexpr int kMaxDepth = 200;
 constexpr size_t kMaxDigits = 30;
 
-std::optional<absl::string_view> LastAnswer(absl::string_view response) {
-  constexpr absl::string_view kOpen = "<answer>", kClose = "</answer>";
-  size_t close = response.rfind(kClose);
-  if (close == absl::string_view::npos) return std::nullopt;
-  size_t open = response.substr(0, close).rfind(kOpen);
-  if (open == absl::string_view::npos) return std::nullopt;
-  return absl::StripAsciiWhitespace(
-      response.substr(open + kOpen.size(), close - open - kOpen.size()));
-}
-
 // Recursive descent over  sum := product (('+' | '-') product)*,  product := factor (('*' | '/')
 // factor)*, factor := number | '-' factor | '(' sum ')'.
 class Parser {
  public:
-  explicit Parser(absl::string_view text) : text_(text) {}
+  // `python` adds ** and //, and takes "=" and the signs of Unicode away.
+  Parser(absl::string_view text, bool python) : text_(text), python_(python) {}
 
   // nullopt with error() set when the text is not an expression, or divides by zero.
   std::optional<mpq_class> Parse() {
     std::optional<mpq_class> value = Sum(0);
     if (!value) return std::nullopt;
     SkipSpace();
-    if (Take("=")) {
+    if (!python_ && Take("=")) {
       right_of_equals_ = true;
       equals_ = Sum(0);
       if (!equals_) return std::nullopt;
@@ -69,9 +61,13 @@ class Parser {
     return true;
   }
 
-  bool TakeMinus() { return Take("-") || Take("\xE2\x88\x92"); }
-  bool TakeTimes() { return Take("*") || Take("\xC3\x97"); }
-  bool TakeDivide() { return Take("/") || Take("\xC3\xB7"); }
+  bool TakeMinus() { return Take("-") || (!python_ && Take("\xE2\x88\x92")); }
+  bool TakeTimes() {
+    SkipSpace();
+    if (python_ && absl::StartsWith(text_.substr(at_), "**")) return false;
+    return Take("*") || (!python_ && Take("\xC3\x97"));
+  }
+  bool TakeDivide() { return Take("/") || (!python_ && Take("\xC3\xB7")); }
 
   std::optional<mpq_class> Sum(int depth) {
     std::optional<mpq_class> value = Product(depth);
@@ -93,7 +89,8 @@ class Parser {
     std::optional<mpq_class> value = Factor(depth);
     while (value) {
       bool times = TakeTimes();
-      if (!times && !TakeDivide()) break;
+      const bool floor = !times && python_ && Take("//");
+      if (!times && !floor && !TakeDivide()) break;
       std::optional<mpq_class> right = Factor(depth);
       if (!right) return std::nullopt;
       if (times) {
@@ -101,6 +98,11 @@ class Parser {
       } else {
         if (*right == 0) return Fail("division by zero");
         *value /= *right;
+        if (floor) {
+          mpz_class whole;
+          mpz_fdiv_q(whole.get_mpz_t(), value->get_num_mpz_t(), value->get_den_mpz_t());
+          *value = whole;
+        }
       }
     }
     return value;
@@ -113,6 +115,28 @@ class Parser {
       if (value) *value = -*value;
       return value;
     }
+    if (python_ && Take("+")) return Factor(depth + 1);
+    std::optional<mpq_class> value = Primary(depth);
+    if (!value || !python_ || !Take("**")) return value;
+    std::optional<mpq_class> exponent = Factor(depth + 1);  // binds to the right
+    if (!exponent) return std::nullopt;
+    return Power(*value, *exponent);
+  }
+
+  std::optional<mpq_class> Power(const mpq_class& base, const mpq_class& exponent) {
+    if (exponent.get_den() != 1 || !exponent.get_num().fits_sint_p() ||
+        abs(exponent.get_num()) > 64)
+      return Fail("a power out of range");
+    const long n = exponent.get_num().get_si();
+    if (base == 0 && n < 0) return Fail("division by zero");
+    if (mpz_sizeinbase(base.get_num_mpz_t(), 2) + mpz_sizeinbase(base.get_den_mpz_t(), 2) > 4096)
+      return Fail("a power out of range");
+    mpq_class result(1);
+    for (long i = 0; i < std::abs(n); ++i) result *= base;
+    return n < 0 ? mpq_class(1 / result) : result;
+  }
+
+  std::optional<mpq_class> Primary(int depth) {
     if (Take("(")) {
       std::optional<mpq_class> value = Sum(depth + 1);
       if (value && !Take(")")) return Fail("expected ')'");
@@ -129,6 +153,7 @@ class Parser {
   }
 
   absl::string_view text_;
+  const bool python_;
   size_t at_ = 0;
   bool right_of_equals_ = false;
   std::vector<mpz_class> numbers_;
@@ -138,50 +163,67 @@ class Parser {
 
 }  // namespace
 
-Verdict VerifyCountdown(absl::string_view response, const std::vector<int64_t>& numbers,
-                        int64_t target, double format_score) {
-  std::optional<absl::string_view> answer = LastAnswer(response);
-  if (!answer) return {0, "", "no-answer", "the response has no complete <answer>"};
-  if (answer->size() > kMaxCharacters) {
-    return {0, "", "malformed",
-            absl::StrCat("the answer is longer than ", kMaxCharacters, " characters")};
-  }
+CountdownVerifier::CountdownVerifier(CountdownProblem problem) : problem_(std::move(problem)) {}
+
+std::optional<Answer> CountdownVerifier::FindAnswer(absl::string_view text) const {
+  constexpr absl::string_view kOpen = "<answer>", kClose = "</answer>";
+  const size_t close = text.rfind(kClose);
+  if (close == absl::string_view::npos) return std::nullopt;
+  const size_t open = text.substr(0, close).rfind(kOpen);
+  if (open == absl::string_view::npos) return std::nullopt;
+  absl::string_view inside = text.substr(open + kOpen.size(), close - open - kOpen.size());
+  return Answer{{std::string(absl::StripAsciiWhitespace(inside))}, close + kClose.size()};
+}
+
+std::string CountdownVerifier::Key() const {
+  return absl::StrCat("countdown\x1f", absl::StrJoin(problem_.numbers, " "), "\x1f",
+                      problem_.target, "\x1f", static_cast<int>(problem_.rule), "\x1f",
+                      problem_.format_score);
+}
+
+absl::StatusOr<Verdict> CountdownVerifier::Judge(const Answer& answer) const {
+  const std::string& text = answer.readings[0];
+  const bool tinyzero = problem_.rule == CountdownRule::kTinyZero;
   Verdict verdict;
-  verdict.extracted = std::string(*answer);
-  Parser parser(*answer);
-  std::optional<mpq_class> value = parser.Parse();
-  if (!value) {
-    verdict.rule = "malformed";
-    verdict.reason = absl::StrCat("not an arithmetic expression: ", parser.error());
+  verdict.extracted = text.size() <= kMaxCharacters ? text : "";
+  // What TinyZero gives to any answer, and the strict rule to a well-formed one.
+  if (tinyzero) verdict.score = problem_.format_score;
+  auto wrong = [&](const char* rule, std::string reason) {
+    verdict.rule = rule;
+    verdict.reason = std::move(reason);
     return verdict;
-  }
+  };
+  if (text.size() > kMaxCharacters)
+    return wrong("malformed",
+                 absl::StrCat("the answer is longer than ", kMaxCharacters, " characters"));
+  Parser parser(text, tinyzero);
+  std::optional<mpq_class> value = parser.Parse();
+  if (!value)
+    return wrong("malformed", absl::StrCat("not an arithmetic expression: ", parser.error()));
   std::vector<mpz_class> used = parser.numbers(), given;
-  for (int64_t n : numbers) given.emplace_back(std::to_string(n), 10);
+  for (int64_t n : problem_.numbers) given.emplace_back(std::to_string(n), 10);
   std::sort(used.begin(), used.end());
   std::sort(given.begin(), given.end());
   if (used != given) {
-    verdict.rule = "wrong-numbers";
-    verdict.reason =
-        absl::StrCat("each of ", absl::StrJoin(numbers, ", "), " must be used exactly once");
-    return verdict;
+    return wrong("wrong-numbers", absl::StrCat("each of ", absl::StrJoin(problem_.numbers, ", "),
+                                               " must be used exactly once"));
   }
-  const mpq_class wanted(mpz_class(std::to_string(target), 10));
-  if (*value != wanted) {
-    verdict.score = format_score;
-    verdict.rule = "wrong-value";
-    verdict.reason = absl::StrCat("the expression is ", value->get_str(), ", not ", target);
-    return verdict;
+  verdict.score = problem_.format_score;
+  const mpq_class wanted(mpz_class(std::to_string(problem_.target), 10));
+  const bool right = tinyzero ? abs(*value - wanted) < mpq_class(1, 100000) : *value == wanted;
+  if (!right) {
+    return wrong("wrong-value",
+                 absl::StrCat("the expression is ", value->get_str(), ", not ", problem_.target));
   }
   if (parser.right_hand_side() && *parser.right_hand_side() != wanted) {
-    verdict.score = format_score;
-    verdict.rule = "wrong-equation";
-    verdict.reason = absl::StrCat("the right-hand side is ", parser.right_hand_side()->get_str(),
-                                  ", not ", target);
-    return verdict;
+    return wrong("wrong-equation",
+                 absl::StrCat("the right-hand side is ", parser.right_hand_side()->get_str(),
+                              ", not ", problem_.target));
   }
   verdict.score = 1;
   verdict.rule = "exact";
-  verdict.reason = absl::StrCat("the expression uses each number once and equals ", target);
+  verdict.reason =
+      absl::StrCat("the expression uses each number once and equals ", problem_.target);
   return verdict;
 }
 

@@ -3,6 +3,7 @@
 #define E3_REWARD_SERVICE_COUNTDOWN_COUNTDOWN_VERIFIER_H_
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "absl/strings/string_view.h"
@@ -10,13 +11,35 @@
 
 namespace e3 {
 
-// Judges the last complete <answer>…</answer> of `response`: an expression of + - * / (also × ÷ −)
-// and parentheses that uses each of `numbers` exactly once and whose exact rational value is
-// `target`; a trailing "= target" is allowed. `format_score` is what a well-formed expression over
-// the right numbers earns when it misses the target. Answers over 4,096 characters or 200
-// parentheses deep are wrong. Thread-safe.
-Verdict VerifyCountdown(absl::string_view response, const std::vector<int64_t>& numbers,
-                        int64_t target, double format_score = 0);
+enum class CountdownRule {
+  kStrict,    // right, or wrong; format_score for a well-formed expression that misses
+  kTinyZero,  // TinyZero's: format_score for any answer that is wrong
+};
+
+struct CountdownProblem {
+  std::vector<int64_t> numbers;
+  int64_t target = 0;
+  CountdownRule rule = CountdownRule::kStrict;
+  double format_score = 0;
+};
+
+// Judges the last complete <answer>…</answer> of a response.
+//
+// Strict: an expression of + - * / (also × ÷ −) and parentheses that uses each of the numbers
+// exactly once and whose exact rational value is the target; a trailing "= target" is allowed.
+// TinyZero: as Python evaluates it, over digits and + - * / ( ) . only, so that ** is a power and
+// // rounds down; the value may miss the target by less than 1e-5; no equation sign. Answers over
+// 4,096 characters or 200 parentheses deep are wrong.
+class CountdownVerifier final : public TaskVerifier {
+ public:
+  explicit CountdownVerifier(CountdownProblem problem);
+  std::optional<Answer> FindAnswer(absl::string_view text) const override;
+  absl::StatusOr<Verdict> Judge(const Answer& answer) const override;
+  std::string Key() const override;
+
+ private:
+  const CountdownProblem problem_;
+};
 
 }  // namespace e3
 

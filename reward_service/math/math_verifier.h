@@ -1,24 +1,41 @@
-// Boxed mathematical answers, at the level of exact rationals and normalised strings.
+// Answers to mathematical problems. docs/reward.md says which answers count as the same.
 #ifndef E3_REWARD_SERVICE_MATH_MATH_VERIFIER_H_
 #define E3_REWARD_SERVICE_MATH_MATH_VERIFIER_H_
 
-#include <optional>
 #include <string>
 
 #include "absl/strings/string_view.h"
+#include "reward_service/math/equivalence.h"
+#include "reward_service/math/limits.h"
 #include "reward_service/verdict.h"
 
 namespace e3 {
 
-// The content of the last \boxed{…} or \fbox{…} with balanced braces. nullopt when there is none,
-// or when the last one is not closed (a truncated response has not answered).
-std::optional<std::string> LastBoxed(absl::string_view response);
+// Where an answer may stand.
+enum class Extract {
+  kBoxed,  // for training: in \boxed{…}, and nowhere else
+  kAny,    // for evaluation: see FindAnywhere; the gold answer may be a sentence or a solution too
+};
 
-// Judges the last box of `response` against `gold` (itself possibly boxed). Equal as exact
-// rationals (integers, decimals, a/b, \frac{a}{b}, mixed numbers, thousands separators), else equal
-// as strings after styling (\left, \dfrac, \text, spaces, $, degrees, …) is taken away.
-// Thread-safe; time and memory are bounded: boxes over 16,384 characters are no answer.
-Verdict VerifyMath(absl::string_view response, absl::string_view gold);
+struct MathOptions {
+  Extract extract = Extract::kBoxed;
+  math::Options comparison;
+  math::Limits limits;
+};
+
+// One problem by its gold answer: bare, in $…$, or boxed; with kAny also within text.
+class MathVerifier final : public TaskVerifier {
+ public:
+  explicit MathVerifier(absl::string_view gold, MathOptions options = {});
+  std::optional<Answer> FindAnswer(absl::string_view text) const override;
+  absl::StatusOr<Verdict> Judge(const Answer& answer) const override;
+  std::string Key() const override;
+
+ private:
+  std::string gold_;                        // as given
+  std::vector<std::string> gold_readings_;  // its answer
+  MathOptions options_;
+};
 
 }  // namespace e3
 

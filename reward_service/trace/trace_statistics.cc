@@ -5,6 +5,7 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
+#include "absl/strings/str_split.h"
 
 namespace e3 {
 namespace {
@@ -89,11 +90,15 @@ v1::TraceStatistics MeasureTrace(absl::string_view text, const std::vector<std::
   v1::TraceStatistics statistics;
   uint32_t verifications = 0, attempts = 0, equations = 0;
   std::set<std::string> unique;
-  for (absl::string_view sentence : Sentences(text)) {
+  const std::vector<absl::string_view> sentences = Sentences(text);
+  for (absl::string_view sentence : sentences) {
     verifications += std::any_of(wanted.begin(), wanted.end(), [&](const std::string& phrase) {
       return StartsWithPhrase(sentence, phrase);
     });
-    std::vector<std::string> found = Equations(sentence);
+  }
+  std::vector<absl::string_view> lines = absl::StrSplit(text, '\n', absl::SkipWhitespace());
+  for (absl::string_view line : lines.size() > 1 ? lines : sentences) {
+    std::vector<std::string> found = Equations(line);
     if (found.empty()) continue;
     ++attempts;
     equations += static_cast<uint32_t>(found.size());
@@ -106,6 +111,10 @@ v1::TraceStatistics MeasureTrace(absl::string_view text, const std::vector<std::
   statistics.set_unique_attempts(static_cast<uint32_t>(unique.size()));
   statistics.set_equations(equations);
   statistics.set_repeating(EndsRepeating(text));
+  statistics.set_characters(
+      static_cast<uint32_t>(std::count_if(text.begin(), text.end(), [](char c) {
+        return (static_cast<unsigned char>(c) & 0xC0) != 0x80;
+      })));
   return statistics;
 }
 

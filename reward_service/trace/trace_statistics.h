@@ -16,8 +16,8 @@ const std::vector<std::string>& DefaultVerificationPhrases();
 
 // Sentences start at the text's start, after a line break, and after '.', '!' or '?' with white
 // space. A sentence counts once, when it starts with one of `phrases` (the default ones when empty)
-// as whole words. Attempts are segments between line breaks or sentence ends with at least one
-// equation "… = number". Linear in the text for all practical purposes. Thread-safe.
+// as whole words. Attempts are lines with at least one equation "… = number" (sentences, in a text
+// of one line): Section 4. Linear in the text for all practical purposes. Thread-safe.
 v1::TraceStatistics MeasureTrace(absl::string_view text, const std::vector<std::string>& phrases);
 
 // Whether the text ends in a repeating stream: its last 64 or more characters repeat a unit of at

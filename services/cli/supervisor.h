@@ -33,9 +33,10 @@ std::string DescribeProcesses(const std::string& state);
 // Address of the job service of what runs from this state folder; empty when nothing does.
 std::string JobServiceOf(const std::string& state);
 
-// Sets how long idle OpenMP threads of the programs started from here spin before they sleep, unless
-// OMP_WAIT_POLICY or GOMP_SPINCOUNT say it already. Spinning takes cores from the other processes;
-// sleeping at once makes every wake-up cost as much as a small model's layer (docs/performance.md).
+// Sets how long idle OpenMP threads of the programs started from here spin before they sleep,
+// unless OMP_WAIT_POLICY or GOMP_SPINCOUNT say it already. Spinning takes cores from the other
+// processes; sleeping at once makes every wake-up cost as much as a small model's layer
+// (docs/performance.md).
 void LimitSpinning();
 
 }  // namespace e3

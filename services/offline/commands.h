@@ -35,8 +35,13 @@ absl::Status RunDecode(const TokenizeOptions& options);
 
 struct VerifyOptions {
   std::string task, in = "-", out = "-";
-  double format_score = 0;
+  std::string extract = "boxed";  // or "any"
+  int precision = -1;             // digits after the point; -1: see docs/reward.md
+  std::string rule = "strict";    // or "tinyzero"
+  double format_score = -1;       // -1: the rule's own
 };
+// One line out for every line in, in order; one that cannot be judged has "error". InvalidArgument
+// at the end when there were such lines.
 absl::Status RunVerify(const VerifyOptions& options);
 
 struct SftOptions {

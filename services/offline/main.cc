@@ -100,16 +100,36 @@ int main(int argc, char** argv) {
   verify_command->footer(
       "math: a line has \"response\" and \"gold\". countdown: \"response\", \"numbers\", "
       "\"target\". multiplication: \"response\", \"a\", \"b\".\n"
-      "Out: id, score, extracted, rule, reason.");
+      "Out, a line for every line in, in order: id, score, extracted, rule, reason; or id, "
+      "error.\n\n"
+      "  echo '{\"response\": \"so \\\\boxed{\\\\frac12}\", \"gold\": \"0.5\"}' | e3 verify math");
   verify_command->add_option("task", verify.task, "math, countdown or multiplication")
       ->required()
       ->check(CLI::IsMember({"math", "countdown", "multiplication"}));
   in_out(verify_command, verify.in, verify.out);
   verify_command
-      ->add_option("--format-score", verify.format_score,
-                   "Countdown: score of a well-formed answer that misses")
-      ->check(CLI::Range(0.0, 1.0))
+      ->add_option("--extract", verify.extract,
+                   "Math: where an answer may stand. boxed: in \\boxed{} only, as in training; "
+                   "any: also after \"the "
+                   "answer is\", in the last mathematics, or the last number")
+      ->check(CLI::IsMember({"boxed", "any"}))
       ->capture_default_str();
+  verify_command
+      ->add_option("--precision", verify.precision,
+                   "Math: digits after the point to agree with a gold answer that is a decimal "
+                   "(default: as many as "
+                   "it has, where it is rounded)")
+      ->check(CLI::Range(0, 1000));
+  verify_command
+      ->add_option("--rule", verify.rule,
+                   "Countdown: strict, or TinyZero's (any complete answer earns the format score)")
+      ->check(CLI::IsMember({"strict", "tinyzero"}))
+      ->capture_default_str();
+  verify_command
+      ->add_option(
+          "--format-score", verify.format_score,
+          "Countdown: score of a well-formed answer that misses (default: 0; 0.1 for tinyzero)")
+      ->check(CLI::Range(0.0, 1.0));
   verify_command->callback([&] { status = e3::RunVerify(verify); });
 
   e3::SftOptions sft;

@@ -1,3 +1,7 @@
+#include <atomic>
+#include <thread>
+#include <vector>
+
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "reward_service/verifier.h"
@@ -7,6 +11,9 @@
 
 namespace e3 {
 namespace {
+
+// Lines judged at once, on all cores: what bounds the memory.
+constexpr size_t kBatch = 1024;
 
 // A field as text; numbers as JSON writes them.
 std::optional<std::string> Text(const Json& line, const char* field) {
@@ -25,7 +32,10 @@ absl::StatusOr<v1::ScoreRequest> Request(const Json& line, const VerifyOptions& 
   if (o.task == "math") {
     std::optional<std::string> gold = Text(line, "gold");
     if (!gold) return absl::InvalidArgumentError("no \"gold\"");
-    request.mutable_math()->set_gold(*gold);
+    v1::MathTask* task = request.mutable_math();
+    task->set_gold(*gold);
+    task->set_extract(o.extract == "any" ? v1::EXTRACT_ANY : v1::EXTRACT_BOXED);
+    if (o.precision >= 0) task->set_precision(static_cast<uint32_t>(o.precision));
   } else if (o.task == "countdown") {
     v1::CountdownTask* task = request.mutable_countdown();
     if (!line.contains("numbers") || !line["numbers"].is_array())
@@ -38,7 +48,8 @@ absl::StatusOr<v1::ScoreRequest> Request(const Json& line, const VerifyOptions& 
     if (!line.contains("target") || !line["target"].is_number_integer())
       return absl::InvalidArgumentError("\"target\" must be a whole number");
     task->set_target(line["target"].get<int64_t>());
-    task->set_format_score(o.format_score);
+    task->set_rule(o.rule == "tinyzero" ? v1::COUNTDOWN_RULE_TINYZERO : v1::COUNTDOWN_RULE_STRICT);
+    if (o.format_score >= 0) task->set_format_score(o.format_score);
   } else {
     std::optional<std::string> a = Text(line, "a"), b = Text(line, "b");
     if (!a || !b) return absl::InvalidArgumentError("a multiplication line needs \"a\" and \"b\"");
@@ -48,32 +59,94 @@ absl::StatusOr<v1::ScoreRequest> Request(const Json& line, const VerifyOptions& 
   return request;
 }
 
+struct Line {
+  Json id;
+  absl::StatusOr<v1::ScoreRequest> request = absl::UnknownError("");
+  Json verdict;
+  double score = 0;
+  bool failed = false;
+};
+
+void Judge(Scorer* scorer, Line* line) {
+  line->verdict = {{"id", line->id}};
+  if (line->request.ok()) {
+    v1::ScoreReply reply = scorer->Score(*line->request);
+    if (reply.error_code() == 0) {
+      line->score = reply.score();
+      line->verdict["score"] = reply.score();
+      line->verdict["extracted"] = reply.extracted();
+      line->verdict["rule"] = reply.rule();
+      line->verdict["reason"] = reply.reason();
+      return;
+    }
+    line->request = absl::Status(static_cast<absl::StatusCode>(reply.error_code()), reply.error());
+  }
+  line->failed = true;
+  line->verdict["error"] = std::string(line->request.status().message());
+}
+
+void JudgeAll(Scorer* scorer, std::vector<Line>* lines) {
+  std::atomic<size_t> next{0};
+  auto work = [&] {
+    for (size_t i = next++; i < lines->size(); i = next++) Judge(scorer, &(*lines)[i]);
+  };
+  std::vector<std::thread> threads;
+  const size_t cores = std::max(1u, std::thread::hardware_concurrency());
+  for (size_t i = 1; i < cores && lines->size() > 64; ++i) threads.emplace_back(work);
+  work();
+  for (std::thread& thread : threads) thread.join();
+}
+
 }  // namespace
 
 absl::Status RunVerify(const VerifyOptions& o) {
   E3_ASSIGN_OR_RETURN(std::unique_ptr<JsonlReader> reader, JsonlReader::Open(o.in));
   E3_ASSIGN_OR_RETURN(std::unique_ptr<JsonlWriter> writer, JsonlWriter::Open(o.out, o.in));
   ProgressLine progress("verify");
-  int64_t lines = 0;
+  Scorer scorer;
+  int64_t count = 0, failed = 0;
+  std::string first_failure;
   double score = 0;
-  while (true) {
-    E3_ASSIGN_OR_RETURN(std::optional<Json> line, reader->Next());
-    if (!line) break;
-    absl::StatusOr<v1::ScoreRequest> request = Request(*line, o);
-    if (!request.ok()) return reader->Error(request.status().message());
-    v1::ScoreReply reply = Score(*request);
-    if (reply.error_code() != 0) return reader->Error(reply.error());
-    E3_RETURN_IF_ERROR(writer->Write({{"id", line->value("id", Json(reader->line()))},
-                                      {"score", reply.score()},
-                                      {"extracted", reply.extracted()},
-                                      {"rule", reply.rule()},
-                                      {"reason", reply.reason()}}));
-    score += reply.score();
-    if (++lines % 1000 == 0)
-      progress.Show(
-          absl::StrFormat("%d lines, mean score %.4f", lines, score / static_cast<double>(lines)));
+  bool more = true;
+  while (more) {
+    std::vector<Line> lines;
+    while (lines.size() < kBatch) {
+      absl::StatusOr<std::optional<Json>> json = reader->Next();
+      if (json.ok() && !json->has_value()) {
+        more = false;
+        break;
+      }
+      Line& line = lines.emplace_back();
+      line.id = Json(reader->line());
+      if (!json.ok()) {
+        line.request = absl::InvalidArgumentError("not a JSON object");
+      } else {
+        line.id = (*json)->value("id", line.id);
+        line.request = Request(**json, o);
+      }
+      if (!line.request.ok() && first_failure.empty())
+        first_failure = std::string(reader->Error(line.request.status().message()).message());
+    }
+    JudgeAll(&scorer, &lines);
+    for (const Line& line : lines) {
+      E3_RETURN_IF_ERROR(writer->Write(line.verdict));
+      score += line.score;
+      ++count;
+      if (!line.failed) continue;
+      if (failed++ == 0 && first_failure.empty())
+        first_failure =
+            absl::StrCat("id ", line.id.dump(), ": ", line.verdict["error"].get<std::string>());
+    }
+    progress.Show(absl::StrFormat("%d lines, mean score %.4f", count,
+                                  count == 0 ? 0 : score / static_cast<double>(count)));
   }
-  return writer->Close();
+  E3_RETURN_IF_ERROR(writer->Close());
+  if (failed == 0) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(
+      first_failure,
+      count == 1 ? ""
+                 : absl::StrCat(" (lines that could not be judged have an \"error\": ", failed,
+                                " of ", count, ")")));
 }
 
 }  // namespace e3

@@ -13,6 +13,12 @@ struct Case {
   const char* rule;
 };
 
+Verdict VerifyCountdown(const std::string& response, const std::vector<int64_t>& numbers,
+                        int64_t target, double format_score = 0,
+                        CountdownRule rule = CountdownRule::kStrict) {
+  return *Verify(CountdownVerifier({numbers, target, rule, format_score}), response);
+}
+
 TEST_CASE("Countdown answers are judged exactly") {
   const std::vector<int64_t> n = {3, 7, 12};
   const std::vector<Case> cases = {
@@ -58,6 +64,28 @@ TEST_CASE("the format score is for well-formed answers over the right numbers") 
   CHECK(VerifyCountdown("<answer>3+7+12</answer>", {3, 7, 12}, 33, 0.1).score == 0.1);
   CHECK(VerifyCountdown("<answer>3+7</answer>", {3, 7, 12}, 33, 0.1).score == 0);
   CHECK(VerifyCountdown("<answer>3+</answer>", {3, 7, 12}, 33, 0.1).score == 0);
+}
+
+TEST_CASE("TinyZero's rule gives every complete answer its format score") {
+  const std::vector<int64_t> n = {3, 7, 12};
+  auto score = [&](const std::string& answer, int64_t target = 33) {
+    return VerifyCountdown("<answer>" + answer + "</answer>", n, target, 0.1,
+                           CountdownRule::kTinyZero)
+        .score;
+  };
+  CHECK(score("3 * 7 + 12") == 1);
+  CHECK(score("3 + 7 + 12") == 0.1);
+  CHECK(score("3 + 7") == 0.1);
+  CHECK(score("nothing") == 0.1);
+  CHECK(score("") == 0.1);
+  // As Python has it: no equation sign, ** is a power, // rounds down.
+  CHECK(score("3 * 7 + 12 = 33") == 0.1);
+  CHECK(score("12 - 3 ** 7", 12 - 2187) == 1);
+  CHECK(score("-3 ** 7 + 12", 12 - 2187) == 1);
+  CHECK(score("12 // 7 + 3", 4) == 1);
+  CHECK(score("3 ** 7 ** 12", 1) == 0.1);
+  CHECK(score("3 \xC3\x97 7 + 12") == 0.1);
+  CHECK(VerifyCountdown("3 * 7 + 12 = 33", n, 33, 0.1, CountdownRule::kTinyZero).score == 0);
 }
 
 TEST_CASE("hostile Countdown answers end quickly") {

@@ -23,16 +23,19 @@ TEST_CASE("sentences that start with a phrase count once") {
   CHECK(Verifications("Check: 3. Wait.", {"Check:"}) == 1);
 }
 
-TEST_CASE("attempts are segments with equations") {
+TEST_CASE("attempts are lines with equations, or sentences where there is one line") {
   v1::TraceStatistics s = MeasureTrace(
-      "Try : 3 * 7 = 21 , 21 + 12 = 33 , yes .\nTry : 3 + 7 = 10 , 10 + 12 = 22 , no . Try : 3 + 7 "
-      "= 10 , 10 + 12 = 22 , no .",
+      "First attempt: 3 * 7 = 21. Then 21 + 12 = 33, yes.\nTry 3 + 7 = 10, 10 + 12 = 22, no.\nno "
+      "equation\nTry 3 + 7 = "
+      "10, 10 + 12 = 22, no.",
       {});
   CHECK(s.attempts() == 3);
   CHECK(s.unique_attempts() == 2);
   CHECK(s.equations() == 6);
+  CHECK(MeasureTrace("Try : 3 * 7 = 21 , no . Wait Try : 3 + 7 = 10 , no .", {}).attempts() == 2);
   CHECK(MeasureTrace("x = 5\nno equation here = at all", {}).attempts() == 0);
   CHECK(MeasureTrace("4 - 7 = -3", {}).equations() == 1);
+  CHECK(MeasureTrace("\xC3\xA9t\xC3\xA9", {}).characters() == 3);
 }
 
 TEST_CASE("a repeating stream at the end is seen") {

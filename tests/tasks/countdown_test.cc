@@ -45,7 +45,7 @@ TEST_CASE("the verifier agrees with the traces") {
   REQUIRE(puzzles.ok());
   for (const CountdownPuzzle& p : *puzzles) {
     std::string trace = SearchTrace(Spec(3, 1, 0), p, {}, random);
-    Verdict verdict = VerifyCountdown(trace, p.numbers, p.target);
+    Verdict verdict = *Verify(CountdownVerifier({p.numbers, p.target}), trace);
     INFO(p.Key() << ": " << trace << ": " << verdict.reason);
     // A trace that says yes at the end has a right answer, and no other has.
     CHECK((verdict.score == 1) == (trace.find("yes") != std::string::npos));

@@ -1,0 +1,669 @@
+#include "reward_service/math/equivalence.h"
+
+#include <algorithm>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
+#include "reward_service/math/evaluate.h"
+#include "reward_service/math/real_sets.h"
+#include "reward_service/math/scalars.h"
+#include "reward_service/math/units.h"
+
+namespace e3::math {
+namespace {
+
+Comparison Different(const char* rule, std::string reason) { return {false, rule, std::move(reason)}; }
+
+bool HasPlusMinus(const Node& node) {
+  return node.kind == Kind::kPlusMinus ||
+         (IsScalar(node) && std::any_of(node.args.begin(), node.args.end(), [](const Node* a) { return HasPlusMinus(*a); }));
+}
+
+bool IsInequality(const Node& node) {
+  return node.kind == Kind::kRelation &&
+         std::all_of(node.relations.begin(), node.relations.end(), [](Relation r) {
+           return r != Relation::kEqual && r != Relation::kApprox;
+         });
+}
+
+bool IsEquation(const Node& node) {
+  return node.kind == Kind::kRelation &&
+         std::all_of(node.relations.begin(), node.relations.end(),
+                     [](Relation r) { return r == Relation::kEqual || r == Relation::kApprox; });
+}
+
+bool IsConstant(const Node& node) { return IsScalar(node) && Variables(node).empty(); }
+
+// What names a quantity on the left of "=": x, f(x), AB, \text{area}, (x, y), m∠A.
+bool IsLabel(const Node& node) {
+  switch (node.kind) {
+    case Kind::kVariable:
+    case Kind::kText:
+    case Kind::kE:
+      return true;
+    case Kind::kApply:
+      return std::all_of(node.args.begin(), node.args.end(), [](const Node* a) { return IsScalar(*a); });
+    case Kind::kSequence:
+      return std::all_of(node.args.begin(), node.args.end(), [](const Node* a) { return a->kind == Kind::kVariable; });
+    case Kind::kList:
+      return std::all_of(node.args.begin(), node.args.end(), [](const Node* a) { return a->kind == Kind::kVariable; });
+    case Kind::kProduct:  // AB, P(x), m∠A
+      return std::all_of(node.args.begin(), node.args.end(), [](const Node* a) { return IsLabel(*a); });
+    case Kind::kMeasure:
+      return IsLabel(*node.args[0]);
+    default:
+      return false;
+  }
+}
+
+// P(x): a product only in form.
+bool IsFunctionName(const Node& node) {
+  return node.args.size() == 2 && node.args[0]->kind == Kind::kVariable && node.args[1]->kind == Kind::kVariable &&
+         absl::ascii_isupper(static_cast<unsigned char>(node.args[0]->name[0])) &&
+         absl::ascii_islower(static_cast<unsigned char>(node.args[1]->name[0]));
+}
+
+std::string LabelName(const Node& node) {
+  std::string name = node.name;
+  for (const Node* arg : node.args) absl::StrAppend(&name, " ", LabelName(*arg));
+  return name;
+}
+
+// x = value: the value (or the chain of equal values) behind a label.
+struct Labelled {
+  std::string label;  // empty: none
+  bool function = false;  // f(x), y: names of a function rather than of an unknown
+  std::vector<const Node*> values;
+};
+
+Labelled Unlabel(const Node& node) {
+  Labelled result;
+  if (!IsEquation(node)) {
+    result.values = {&node};
+    return result;
+  }
+  const Node& left = *node.args[0];
+  if (IsLabel(left)) {
+    std::vector<std::string> names = Variables(left);
+    bool recursive = false;
+    for (size_t i = 1; i < node.args.size(); ++i) {
+      for (const std::string& name : Variables(*node.args[i])) {
+        recursive = recursive || (left.kind == Kind::kVariable && name == left.name);
+      }
+    }
+    if (!recursive && !(left.kind == Kind::kProduct && !IsConstant(*node.args[1]) && !IsFunctionName(left))) {
+      result.label = LabelName(left);
+      result.function = left.kind == Kind::kApply || (left.kind == Kind::kVariable && left.name == "y") || left.kind == Kind::kProduct;
+      result.values.assign(node.args.begin() + 1, node.args.end());
+      // y = (x+1)² = x² + 2x + 1, A = πr² = 9π: the last is the answer.
+      if (result.values.size() > 1 && !std::all_of(result.values.begin(), result.values.end(), [](const Node* n) { return IsConstant(*n); }))
+        result.values = {result.values.back()};
+      return result;
+    }
+  }
+  if (node.args.size() == 2 && IsConstant(left) && IsLabel(*node.args[1]) && node.args[1]->kind != Kind::kProduct) {
+    result.label = LabelName(*node.args[1]);
+    result.values = {&left};
+    return result;
+  }
+  if (std::all_of(node.args.begin(), node.args.end(), [](const Node* n) { return IsConstant(*n); })) {
+    result.values = node.args;
+    return result;
+  }
+  result.values = {&node};
+  return result;
+}
+
+class Comparer {
+ public:
+  Comparer(const Options& options, Work* work, Arena* arena) : options_(options), work_(work), arena_(arena) {}
+
+  Comparison Compare(const Node& g, const Node& a) {
+    if (++depth_ > 40) {
+      --depth_;
+      return Different("undecided", "nested too deeply to compare");
+    }
+    Comparison result = Dispatch(g, a);
+    --depth_;
+    return result;
+  }
+
+ private:
+  Comparison Dispatch(const Node& g, const Node& a) {
+    if (!work_->Spend(1) && work_->timed_out()) return Different("undecided", "no time left");
+    if (g.kind == Kind::kRelation || a.kind == Kind::kRelation) return CompareRelations(g, a);
+    if (IsMulti(g) || IsMulti(a)) return CompareLists(g, a);
+    if (g.kind == Kind::kText || a.kind == Kind::kText) return CompareText(g, a);
+    if (g.kind == Kind::kMeasure || a.kind == Kind::kMeasure) return CompareMeasures(g, a);
+    if (g.kind == Kind::kRatio || a.kind == Kind::kRatio) return CompareRatios(g, a);
+    if (g.kind == Kind::kBased || a.kind == Kind::kBased) return CompareBased(g, a);
+    const Node& gs = *Distributed(&g);
+    const Node& as = *Distributed(&a);
+    if (IsTuple(gs) && IsTuple(as)) return CompareSequences(gs, as);
+    if (IsSetNode(gs) || IsSetNode(as)) return CompareSets(gs, as);
+    if (IsScalar(gs) && IsScalar(as)) return CompareScalars(gs, as, options_, work_);
+    // (5) and {5} are 5; a vector of one entry too.
+    if (IsTuple(gs) && gs.args.size() == 1 && IsScalar(as)) return Compare(*gs.args[0], as);
+    if (IsTuple(as) && as.args.size() == 1 && IsScalar(gs)) return Compare(gs, *as.args[0]);
+    return Different("kind", "one answer is a different kind of thing");
+  }
+
+  static bool IsTuple(const Node& node) { return node.kind == Kind::kSequence || node.kind == Kind::kMatrix; }
+  static bool IsSetNode(const Node& node) {
+    return node.kind == Kind::kSet || node.kind == Kind::kReals || node.kind == Kind::kUnion ||
+           node.kind == Kind::kIntersection || node.kind == Kind::kDifference ||
+           (node.kind == Kind::kSequence && node.args.size() == 2 && (node.open == '[') != (node.close == ']'));
+  }
+  static bool IsMulti(const Node& node) { return node.kind == Kind::kList || HasPlusMinus(node); }
+
+  // k · (matrix or tuple) multiplied out; other nodes as they are.
+  const Node* Distributed(const Node* node) {
+    if (node->kind == Kind::kNegative && IsTuple(*node->args[0])) {
+      Node* copy = Copy(*node->args[0]);
+      for (const Node*& arg : copy->args) arg = arena_->New(Kind::kNegative, {arg});
+      return copy;
+    }
+    if (node->kind == Kind::kQuotient && IsTuple(*node->args[0])) {
+      Node* copy = Copy(*node->args[0]);
+      for (const Node*& arg : copy->args) arg = arena_->New(Kind::kQuotient, {arg, node->args[1]});
+      return copy;
+    }
+    if (node->kind == Kind::kProduct) {
+      auto tuple = std::find_if(node->args.begin(), node->args.end(), [](const Node* a) { return IsTuple(*a); });
+      if (tuple == node->args.end() || std::any_of(tuple + 1, node->args.end(), [](const Node* a) { return IsTuple(*a); })) return node;
+      Node* copy = Copy(**tuple);
+      for (const Node*& arg : copy->args) {
+        std::vector<const Node*> factors = node->args;
+        factors[static_cast<size_t>(tuple - node->args.begin())] = arg;
+        arg = arena_->New(Kind::kProduct, std::move(factors));
+      }
+      return copy;
+    }
+    return node;
+  }
+
+  Node* Copy(const Node& node) {
+    Node* copy = arena_->New(node.kind);
+    *copy = node;
+    return copy;
+  }
+
+  // --- Lists ---
+
+  // The values of ± in `node`: 2^n of them, or two when ∓ ties them together.
+  std::vector<const Node*> Signs(const Node& node) {
+    int count = 0;
+    bool tied = false;
+    CountPlusMinus(node, &count, &tied);
+    if (count == 0) return {&node};
+    if (count > 5) return {&node};
+    std::vector<const Node*> values;
+    const int choices = tied ? 2 : 1 << count;
+    for (int choice = 0; choice < choices; ++choice) {
+      int at = 0;
+      values.push_back(WithSigns(node, tied ? (choice == 0 ? 0 : ~0) : choice, &at));
+    }
+    return values;
+  }
+  static void CountPlusMinus(const Node& node, int* count, bool* tied) {
+    if (node.kind == Kind::kPlusMinus) {
+      ++*count;
+      *tied = *tied || node.negative;
+    }
+    for (const Node* arg : node.args) CountPlusMinus(*arg, count, tied);
+  }
+  const Node* WithSigns(const Node& node, int choice, int* at) {
+    if (node.kind == Kind::kPlusMinus) {
+      const bool minus = (((choice >> *at) & 1) != 0) != node.negative;
+      ++*at;
+      const Node* value = WithSigns(*node.args[0], choice, at);
+      return minus ? arena_->New(Kind::kNegative, {value}) : value;
+    }
+    if (!HasPlusMinus(node)) return &node;
+    Node* copy = Copy(node);
+    for (const Node*& arg : copy->args) arg = WithSigns(*arg, choice, at);
+    return copy;
+  }
+
+  std::vector<const Node*> Items(const Node& node) {
+    std::vector<const Node*> items;
+    if (node.kind == Kind::kList || node.kind == Kind::kSet) {
+      for (const Node* arg : node.args) {
+        std::vector<const Node*> signs = Signs(*arg);
+        items.insert(items.end(), signs.begin(), signs.end());
+      }
+    } else {
+      items = Signs(node);
+    }
+    return items;
+  }
+
+  // A unit behind the last item of a list belongs to all: 3, 4 and 5 cm.
+  Comparison CompareLists(const Node& g, const Node& a) {
+    // A tuple in one and the same values in order in the other.
+    if (IsTuple(g) && a.kind == Kind::kList) return InOrder(g, a);
+    if (g.kind == Kind::kList && IsTuple(a) && a.args.size() > 2) return InOrder(g, a);
+    if (IsSetNode(g) && a.kind == Kind::kList && std::all_of(a.args.begin(), a.args.end(), [](const Node* n) { return IsSetNode(*n) || n->kind == Kind::kSequence; })) {
+      // Intervals in a list stand for their union.
+      Node* all = Copy(a);
+      all->kind = Kind::kUnion;
+      return CompareSets(g, *all);
+    }
+    if (std::any_of(g.args.begin(), g.args.end(), [](const Node* n) { return IsInequality(*n); }) || (g.kind == Kind::kList && IsSetNode(a) && a.kind != Kind::kSet) ||
+        (a.kind == Kind::kList && !a.args.empty() && IsInequality(*a.args[0]))) {
+      if (std::optional<Comparison> sets = CompareInequalityLists(g, a)) return *sets;
+    }
+    return Match(Items(g), Items(a), g.kind == Kind::kList && a.kind == Kind::kList);
+  }
+
+  Comparison InOrder(const Node& g, const Node& a) {
+    if (g.args.size() != a.args.size())
+      return Different("list", absl::StrCat(a.args.size(), " values, not ", g.args.size()));
+    for (size_t i = 0; i < g.args.size(); ++i) {
+      Comparison c = Compare(*g.args[i], *a.args[i]);
+      if (!c.equal) return Different("list", absl::StrCat("value ", i + 1, ": ", c.reason));
+    }
+    return {true, "list", "the same values in order"};
+  }
+
+  std::optional<Comparison> CompareInequalityLists(const Node& g, const Node& a) {
+    for (bool all : {false, true}) {
+      const Node *gs = nullptr, *as = nullptr;
+      std::optional<RealSet> sg = g.kind == Kind::kList ? ListToRealSet(g, all, work_, arena_, &gs) : ToRealSet(g, work_, arena_, &gs);
+      std::optional<RealSet> sa = a.kind == Kind::kList ? ListToRealSet(a, all, work_, arena_, &as) : ToRealSet(a, work_, arena_, &as);
+      if (!sg || !sa) return std::nullopt;
+      std::optional<bool> same = SameSet(*sg, *sa, work_);
+      if (same && *same && SameSubject(gs, as)) return Comparison{true, "set", "the same set of numbers"};
+    }
+    return Different("set", "different sets of numbers");
+  }
+
+  // Whether the items can be paired.
+  Comparison Match(std::vector<const Node*> g, std::vector<const Node*> a, bool lists) {
+    if (g.size() != a.size()) {
+      // A value that ± or a set gives twice counts once.
+      g = Distinct(std::move(g), !lists);
+      a = Distinct(std::move(a), !lists);
+      if (g.size() != a.size()) return Different("list", absl::StrCat(a.size(), " values, not ", g.size()));
+    }
+    if (g.size() == 1) return Compare(*g[0], *a[0]);
+    // Labels in one list only: by their order.
+    const bool g_labels = !g.empty() && !Unlabel(*g[0]).label.empty(), a_labels = !a.empty() && !Unlabel(*a[0]).label.empty();
+    std::vector<bool> used(a.size(), false);
+    for (size_t i = 0; i < g.size(); ++i) {
+      bool found = false;
+      Comparison last;
+      for (size_t k = 0; k < a.size() && !found; ++k) {
+        if (used[k] || (g_labels != a_labels && LabelsDiffer(g, a) && i != k)) continue;
+        if (work_->timed_out()) return Different("undecided", "no time left");
+        last = Compare(*g[i], *a[k]);
+        if (last.equal) found = used[k] = true;
+      }
+      if (!found) return Different("list", absl::StrCat("value ", i + 1, " of the gold answer is missing"));
+    }
+    return {true, "list", "the same values"};
+  }
+
+  // Whether the labels of the list that has them are several: x = 1, y = 2 (and not x = 1, x = 2).
+  bool LabelsDiffer(const std::vector<const Node*>& g, const std::vector<const Node*>& a) {
+    for (const auto* list : {&g, &a}) {
+      std::string first = Unlabel(*(*list)[0]).label;
+      if (first.empty()) continue;
+      for (const Node* node : *list) {
+        if (Unlabel(*node).label != first && !Unlabel(*node).label.empty()) return true;
+      }
+    }
+    return false;
+  }
+
+  std::vector<const Node*> Distinct(std::vector<const Node*> items, bool drop) {
+    if (!drop || items.size() > 40) return items;
+    std::vector<const Node*> kept;
+    for (const Node* item : items) {
+      bool known = std::any_of(kept.begin(), kept.end(), [&](const Node* k) { return Compare(*k, *item).equal; });
+      if (!known) kept.push_back(item);
+    }
+    return kept;
+  }
+
+  // --- Relations ---
+
+  bool SameSubject(const Node* g, const Node* a) {
+    if (g == nullptr || a == nullptr) return (g == nullptr || IsLabel(*g)) && (a == nullptr || IsLabel(*a));
+    if (g->kind == Kind::kSequence || a->kind == Kind::kSequence) return true;
+    return LabelName(*g) == LabelName(*a) ? Compare(*g, *a).equal : Compare(*g, *a).equal;
+  }
+
+  Comparison CompareRelations(const Node& g, const Node& a) {
+    if (IsInequality(g) || IsInequality(a)) {
+      const Node *gs = nullptr, *as = nullptr;
+      std::optional<RealSet> sg = g.kind == Kind::kList ? ListToRealSet(g, false, work_, arena_, &gs) : ToRealSet(g, work_, arena_, &gs);
+      std::optional<RealSet> sa = a.kind == Kind::kList ? ListToRealSet(a, false, work_, arena_, &as) : ToRealSet(a, work_, arena_, &as);
+      if (sg && sa) {
+        if (!SameSubject(gs, as)) return Different("set", "about different quantities");
+        std::optional<bool> same = SameSet(*sg, *sa, work_);
+        if (same) return *same ? Comparison{true, "set", "the same set of numbers"} : Different("set", "different sets of numbers");
+      }
+      if (a.kind == Kind::kList || g.kind == Kind::kList) {
+        if (std::optional<Comparison> sets = CompareInequalityLists(g, a)) return *sets;
+      }
+      if (IsInequality(g) && IsInequality(a)) return CompareInequalities(g, a);
+      // x ∈ {1, 2} against 1, 2.
+      if (IsInequality(g) && g.relations[0] == Relation::kIn) return Compare(*g.args[1], a);
+      if (IsInequality(a) && a.relations[0] == Relation::kIn) return Compare(g, *a.args[1]);
+      return Different("kind", "only one answer is an inequality");
+    }
+    Labelled lg = Unlabel(g), la = Unlabel(a);
+    const bool both = !lg.label.empty() && !la.label.empty();
+    if (both && lg.label != la.label && !(lg.function && la.function)) {
+      if (IsEquation(g) && IsEquation(a) && g.args.size() == 2 && a.args.size() == 2) return CompareEquations(g, a);
+      return Different("equation", "about different quantities");
+    }
+    // An equation that only one side has, and no label: different things.
+    const bool eg = lg.values.size() == 1 && lg.values[0] == &g && IsEquation(g);
+    const bool ea = la.values.size() == 1 && la.values[0] == &a && IsEquation(a);
+    if (eg || ea) {
+      if (IsEquation(g) && IsEquation(a) && g.args.size() == 2 && a.args.size() == 2) return CompareEquations(g, a);
+      return Different("kind", "only one answer is an equation");
+    }
+    // Chains of equal values: an answer must not contradict itself.
+    Comparison last = Different("equation", "no value");
+    for (size_t i = 1; i < la.values.size(); ++i) {
+      Comparison forward = Compare(*la.values[0], *la.values[i]);
+      if (!forward.equal && !Compare(*la.values[i], *la.values[0]).equal)
+        return Different("equation", "the sides of the answer are not equal");
+    }
+    for (const Node* x : lg.values) {
+      for (const Node* y : la.values) {
+        last = Compare(*x, *y);
+        if (last.equal) return last;
+      }
+    }
+    return last;
+  }
+
+  const Node* Difference(const Node& equation) {
+    return arena_->New(Kind::kSum, {equation.args[0], arena_->New(Kind::kNegative, {equation.args[1]})});
+  }
+
+  Comparison CompareEquations(const Node& g, const Node& a) {
+    for (const Node* node : {&g, &a}) {
+      for (const Node* side : node->args) {
+        if (!IsScalar(*side)) {
+          Comparison left = Compare(*g.args[0], *a.args[0]);
+          return left.equal ? Compare(*g.args[1], *a.args[1]) : left;
+        }
+      }
+    }
+    return CompareUpToFactor(*Difference(g), *Difference(a), false, work_);
+  }
+
+  // a·x + b·y ≤ c: brought to one side.
+  Comparison CompareInequalities(const Node& g, const Node& a) {
+    if (g.args.size() != a.args.size() || g.args.size() != 2) {
+      if (g.args.size() != a.args.size()) return Different("inequality", "different numbers of sides");
+      // Chains: side by side, in the same direction or the other.
+      bool same = g.relations == a.relations;
+      for (size_t i = 0; i < g.args.size() && same; ++i) same = Compare(*g.args[i], *a.args[i]).equal;
+      return same ? Comparison{true, "inequality", "the same sides"} : Different("inequality", "different sides");
+    }
+    auto is_greater = [](Relation r) { return r == Relation::kGreater || r == Relation::kGreaterEqual; };
+    auto is_strict = [](Relation r) { return r == Relation::kGreater || r == Relation::kLess; };
+    if (g.relations[0] == Relation::kNotEqual || a.relations[0] == Relation::kNotEqual || g.relations[0] == Relation::kIn || a.relations[0] == Relation::kIn) {
+      if (g.relations[0] != a.relations[0]) return Different("inequality", "different relations");
+      return CompareEquations(g, a);
+    }
+    if (is_strict(g.relations[0]) != is_strict(a.relations[0])) return Different("inequality", "strict against not strict");
+    for (const Node* node : {&g, &a}) {
+      for (const Node* side : node->args) {
+        if (!IsScalar(*side)) return Different("kind", "an inequality of something else than values");
+      }
+    }
+    const Node *dg = Difference(g), *da = Difference(a);
+    if (is_greater(g.relations[0]) != is_greater(a.relations[0])) da = arena_->New(Kind::kNegative, {da});
+    return CompareUpToFactor(*dg, *da, true, work_);
+  }
+
+  // --- Text ---
+
+  static std::string Squeezed(absl::string_view text) {
+    std::string squeezed = absl::StrReplaceAll(absl::AsciiStrToLower(text), {{" ", ""}, {"-", ""}, {"_", ""}, {"'", ""}, {",", ""}, {".", ""}});
+    if (absl::StartsWith(text, "the ")) squeezed.erase(0, 3);
+    return squeezed;
+  }
+
+  static std::optional<std::string> AsText(const Node& node) {
+    if (node.kind == Kind::kText || node.kind == Kind::kVariable) return node.name;
+    if (node.kind == Kind::kNumber && node.number.IsInteger() && node.number.Bits() < 64) return Digits(node.number);
+    if (node.kind == Kind::kE) return "e";
+    if (node.kind == Kind::kI) return "i";
+    if (node.kind == Kind::kProduct) {
+      std::string text;
+      for (const Node* arg : node.args) {
+        std::optional<std::string> part = AsText(*arg);
+        if (!part) return std::nullopt;
+        text += *part;
+      }
+      return text;
+    }
+    if (node.kind == Kind::kMeasure) {
+      // "A right": a letter and words.
+      if (std::optional<std::string> value = AsText(*node.args[0])) return absl::StrCat(*value, " ", node.name);
+    }
+    return std::nullopt;
+  }
+
+  Comparison CompareText(const Node& g, const Node& a) {
+    std::optional<std::string> x = AsText(g), y = AsText(a);
+    if (!x || !y || g.kind == Kind::kNumber || a.kind == Kind::kNumber) return Different("text", "words on one side only");
+    if (Squeezed(*x).empty()) return Different("text", "no words");
+    const bool same = Squeezed(*x) == Squeezed(*y);
+    return {same, "text", same ? "the same words" : "different words"};
+  }
+
+  // --- Units ---
+
+  struct Measured {
+    const Node* value;
+    std::string unit;
+  };
+  Measured Measure(const Node& node) {
+    if (node.kind != Kind::kMeasure) return {&node, ""};
+    Measured inner = Measure(*node.args[0]);
+    // "5 dollars" with a $: the words say the same.
+    std::string unit = inner.unit.empty() ? node.name : inner.unit;
+    return {inner.value, unit};
+  }
+
+  const Node* Scaled(const Node* value, int64_t numerator, int64_t denominator) {
+    if (numerator == denominator) return value;
+    return arena_->New(Kind::kQuotient, {arena_->New(Kind::kProduct, {value, arena_->Integer(numerator)}), arena_->Integer(denominator)});
+  }
+
+  Comparison CompareMeasures(const Node& g, const Node& a) {
+    Measured mg = Measure(g), ma = Measure(a);
+    auto plain = [&] { return Compare(*mg.value, *ma.value); };
+    if (mg.value->kind == Kind::kText || ma.value->kind == Kind::kText) return CompareText(g, a);
+    if (mg.unit == ma.unit) return plain();
+    if (mg.unit == "%" || ma.unit == "%") {
+      if (mg.unit == "%") {
+        Comparison c = plain();
+        if (c.equal || !ma.unit.empty()) return c;
+        Comparison fraction = Compare(*Scaled(mg.value, 1, 100), *ma.value);
+        return fraction.equal ? fraction : c;
+      }
+      Comparison fraction = Compare(*mg.value, *Scaled(ma.value, 1, 100));
+      if (fraction.equal) return fraction;
+      // 50 for "what percent": not where the gold answer is a fraction itself.
+      std::optional<int> order = Order(*mg.value, *arena_->Integer(1), work_);
+      if (!order || *order < 0) return fraction;
+      return plain();
+    }
+    if (mg.unit == "°" || ma.unit == "°") {
+      Comparison c = plain();
+      if (c.equal) return c;
+      // Degrees against radians.
+      if (mg.unit.empty() || ma.unit.empty()) {
+        Comparison radians = Compare(mg.unit.empty() ? *mg.value : g, ma.unit.empty() ? *ma.value : a, 0);
+        if (radians.equal) return radians;
+      }
+      return c;
+    }
+    int gp = 1, ap = 1;
+    const Unit *gu = ParseUnit(mg.unit, &gp), *au = ParseUnit(ma.unit, &ap);
+    if (gu != nullptr && au != nullptr) {
+      const std::string_view gd = gu->dimension, ad = au->dimension;
+      if (gd != ad || gp != ap) return Different("unit", absl::StrCat("in ", ma.unit, ", not ", mg.unit));
+      const Node *x = mg.value, *y = ma.value;
+      for (int i = 0; i < gp; ++i) {
+        if (gu->numerator == au->numerator && gu->denominator == au->denominator) break;
+        x = Scaled(x, gu->numerator, gu->denominator);
+        y = Scaled(y, au->numerator, au->denominator);
+      }
+      Comparison c = Compare(*x, *y);
+      if (!c.equal && x == mg.value) return c;
+      return {c.equal, "unit", c.equal ? "the same after conversion of units" : absl::StrCat("not the same after conversion from ", ma.unit, " to ", mg.unit)};
+    }
+    return plain();
+  }
+
+  // Angles as radians: the balls know what ° means.
+  Comparison Compare(const Node& g, const Node& a, int) {
+    if (!IsScalar(g) || !IsScalar(a)) return Different("kind", "one answer is an angle");
+    return CompareScalars(g, a, options_, work_);
+  }
+
+  // --- Ratios, times of day ---
+
+  Comparison CompareRatios(const Node& g, const Node& a) {
+    if (g.kind == Kind::kRatio && a.kind == Kind::kRatio) {
+      if (g.args.size() != a.args.size()) return Different("ratio", "different numbers of parts");
+      bool same = true;
+      for (size_t i = 0; i < g.args.size() && same; ++i) same = Compare(*g.args[i], *a.args[i]).equal;
+      if (same) return {true, "ratio", "the same parts"};
+      for (const Node* arg : g.args) {
+        if (!IsScalar(*arg)) return Different("ratio", "different parts");
+      }
+      for (const Node* arg : a.args) {
+        if (!IsScalar(*arg)) return Different("ratio", "different parts");
+      }
+      // 6 : 10 is 3 : 5.
+      if (IsClock(g)) return Different("ratio", "a different time");
+      for (size_t i = 1; i < g.args.size(); ++i) {
+        const Node* x = arena_->New(Kind::kProduct, {g.args[0], a.args[i]});
+        const Node* y = arena_->New(Kind::kProduct, {a.args[0], g.args[i]});
+        if (!CompareScalars(*x, *y, {}, work_).equal) return Different("ratio", "different ratios");
+      }
+      for (const Node* arg : a.args) {
+        if (CompareScalars(*arg, *arena_->Integer(0), {}, work_).equal) return Different("ratio", "different ratios");
+      }
+      return {true, "ratio", "the same ratio"};
+    }
+    const Node& ratio = g.kind == Kind::kRatio ? g : a;
+    const Node& other = g.kind == Kind::kRatio ? a : g;
+    if (ratio.args.size() != 2 || !IsScalar(other) || !IsScalar(*ratio.args[0]) || !IsScalar(*ratio.args[1]) || IsClock(ratio))
+      return Different("ratio", "only one answer is a ratio");
+    const Node* quotient = arena_->New(Kind::kQuotient, {ratio.args[0], ratio.args[1]});
+    Comparison c = g.kind == Kind::kRatio ? CompareScalars(*quotient, other, {}, work_) : CompareScalars(other, *quotient, {}, work_);
+    return {c.equal, "ratio", c.equal ? "the ratio as a fraction" : c.reason};
+  }
+
+  // A gold answer 9:24 is not in lowest terms: a time of day or the like, and no ratio.
+  static bool IsClock(const Node& ratio) {
+    if (ratio.args.size() != 2) return false;
+    if (ratio.args[0]->kind != Kind::kNumber || ratio.args[1]->kind != Kind::kNumber) return false;
+    if (!ratio.args[0]->number.IsInteger() || !ratio.args[1]->number.IsInteger()) return false;
+    Rational common;
+    fmpz_gcd(fmpq_numref(common.get()), ratio.args[0]->number.numerator(), ratio.args[1]->number.numerator());
+    return !fmpz_is_one(common.numerator());
+  }
+
+  // --- Numbers in a base ---
+
+  Comparison CompareBased(const Node& g, const Node& a) {
+    if (g.kind == Kind::kBased && a.kind == Kind::kNumber && g.base != 10) {
+      // Without its base, an answer is read in the question's: its digits count.
+      std::string digits = a.number.Bits() < 8000 && a.number.IsInteger() && a.decimals < 0 ? Digits(a.number) : "";
+      const bool same = digits == g.name;
+      return {same, "base", same ? absl::StrCat("the digits in base ", g.base) : absl::StrCat("not the digits in base ", g.base)};
+    }
+    if (IsTuple(g) || IsTuple(a) || !IsScalar(g) || !IsScalar(a)) return Different("kind", "only one answer is a number in a base");
+    Comparison c = CompareScalars(g, a, options_, work_);
+    if (c.rule == "rational") c.rule = "base";
+    return c;
+  }
+
+  static std::string Digits(const Rational& value) {
+    char* text = fmpz_get_str(nullptr, 10, value.numerator());
+    std::string digits(text);
+    flint_free(text);
+    return digits;
+  }
+
+  // --- Tuples and sets ---
+
+  Comparison CompareSequences(const Node& g, const Node& a) {
+    if (g.kind == Kind::kMatrix && a.kind == Kind::kMatrix && (g.rows != a.rows || g.columns != a.columns)) {
+      const bool vectors = (g.rows == 1 || g.columns == 1) && (a.rows == 1 || a.columns == 1);
+      if (!vectors) return Different("matrix", absl::StrCat(a.rows, " × ", a.columns, ", not ", g.rows, " × ", g.columns));
+    }
+    const bool g_vector = g.kind == Kind::kSequence || g.rows == 1 || g.columns == 1;
+    const bool a_vector = a.kind == Kind::kSequence || a.rows == 1 || a.columns == 1;
+    if (g_vector != a_vector) return Different("kind", "only one answer is a matrix");
+    const char* rule = g.kind == Kind::kMatrix ? "matrix" : "tuple";
+    if (g.kind == Kind::kSequence && a.kind == Kind::kSequence && g.args.size() == 2) {
+      if ((g.open == '[') != (a.open == '[') || (g.close == ']') != (a.close == ']')) {
+        // [a, b] for a vector ⟨a, b⟩.
+        if (g.open != '<' && a.open != '<') return Different("interval", "the brackets differ");
+      }
+    }
+    if (g.args.size() != a.args.size())
+      return Different(rule, absl::StrCat(a.args.size(), " entries, not ", g.args.size()));
+    for (size_t i = 0; i < g.args.size(); ++i) {
+      Comparison c = Compare(*g.args[i], *a.args[i]);
+      if (!c.equal) return Different(c.rule == "undecided" ? "undecided" : rule, absl::StrCat("entry ", i + 1, ": ", c.reason));
+    }
+    return {true, rule, "the same entries"};
+  }
+
+  Comparison CompareSets(const Node& g, const Node& a) {
+    if (g.kind == Kind::kSet && (a.kind == Kind::kSet || IsScalar(a))) {
+      if (g.args.empty() != (a.kind == Kind::kSet && a.args.empty())) return Different("set", "only one answer is the empty set");
+      if (g.args.empty()) return {true, "set", "both empty"};
+      Comparison c = Match(Distinct(Items(g), true), Distinct(Items(a), true), false);
+      if (c.rule == "list") c.rule = "set";
+      return c;
+    }
+    if (a.kind == Kind::kSet && IsScalar(g)) return a.args.empty() ? Different("set", "the empty set") : Match({&g}, Distinct(Items(a), true), false);
+    const Node *gs = nullptr, *as = nullptr;
+    std::optional<RealSet> sg = ToRealSet(g, work_, arena_, &gs), sa = ToRealSet(a, work_, arena_, &as);
+    if (sg && sa) {
+      std::optional<bool> same = SameSet(*sg, *sa, work_);
+      if (same) return *same ? Comparison{true, "set", "the same set of numbers"} : Different("set", "different sets of numbers");
+    }
+    if (g.kind == Kind::kSequence && a.kind == Kind::kSequence) return CompareSequences(g, a);
+    if (g.kind == a.kind && g.args.size() == a.args.size()) {
+      for (size_t i = 0; i < g.args.size(); ++i) {
+        Comparison c = Compare(*g.args[i], *a.args[i]);
+        if (!c.equal) return c;
+      }
+      return {true, "set", "the same parts"};
+    }
+    return Different("kind", "one answer is a different kind of thing");
+  }
+
+  const Options& options_;
+  Work* work_;
+  Arena* arena_;
+  int depth_ = 0;
+};
+
+}  // namespace
+
+Comparison Compare(const Node& gold, const Node& answer, const Options& options, Work* work, Arena* arena) {
+  return Comparer(options, work, arena).Compare(gold, answer);
+}
+
+}  // namespace e3::math

@@ -1,0 +1,64 @@
+// The value of an expression, three ways:
+//   exactly, as a rational number;
+//   modulo the prime 2^61 − 1, with values for its variables: an identity of rational functions of
+//     degree d that holds at one random point fails elsewhere with probability below d / 2^61
+//     (Schwartz, Zippel);
+//   as a complex ball that certainly contains it (Arb), at any precision.
+#ifndef E3_REWARD_SERVICE_MATH_EVALUATE_H_
+#define E3_REWARD_SERVICE_MATH_EVALUATE_H_
+
+#include <acb.h>
+
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "reward_service/math/expression.h"
+#include "reward_service/math/limits.h"
+
+namespace e3::math {
+
+enum class Outcome {
+  kValue,
+  kOther,      // it has a value, but not of this sort (or not one that is found this way)
+  kUndefined,  // division by zero, logarithm of zero, 0^0 …
+  kLimit,      // beyond the limits
+};
+
+// Values of variables, by name. The last entry of a name counts.
+using Assignment = std::vector<std::pair<std::string, Rational>>;
+
+// Of an expression without variables, or with those that `values` gives.
+Outcome EvaluateExactly(const Node& node, const Assignment& values, Work* work, Rational* out);
+
+// Of an expression of +, −, ·, / and integer powers (kOther for others), at the random point that
+// `seed` stands for.
+Outcome EvaluateModulo(const Node& node, uint64_t seed, Work* work, uint64_t* out);
+
+// A complex ball.
+class Ball {
+ public:
+  Ball() { acb_init(value_); }
+  ~Ball() { acb_clear(value_); }
+  Ball(const Ball&) = delete;
+  Ball& operator=(const Ball&) = delete;
+  acb_ptr get() { return value_; }
+  acb_srcptr get() const { return value_; }
+
+ private:
+  acb_t value_;
+};
+
+// kValue only with a finite ball. Unknown functions f(x) get a value that depends on f and x alone.
+Outcome EvaluateBall(const Node& node, const Assignment& values, int64_t precision, Work* work, Ball* out);
+
+// Names of the variables of `node`, each once, sorted; without indices of sums and products.
+std::vector<std::string> Variables(const Node& node);
+
+// Whether `node` is a value rather than a set, list, relation or text.
+bool IsScalar(const Node& node);
+
+}  // namespace e3::math
+
+#endif  // E3_REWARD_SERVICE_MATH_EVALUATE_H_
