@@ -5,7 +5,7 @@ JOBS ?= $(shell nproc)
 # Tests run side by side on the same cores.
 test asan tsan: export OMP_WAIT_POLICY := passive
 
-.PHONY: help setup build demo test asan tsan format lint smollm2 kill-default k8s-check clean
+.PHONY: help setup build demo test asan tsan fuzz format lint bench-reward smollm2 kill-default k8s-check clean
 
 help:  ## Show this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,9 +35,20 @@ tsan: setup  ## The tests without gRPC, model files and LibTorch under ThreadSan
 	@cmake --preset tsan > /dev/null && cmake --build build-tsan -j $(JOBS) --target engine_test learner_core_test reward_test curriculum_test
 	@cd build-tsan && OMP_NUM_THREADS=1 ctest --output-on-failure -R 'engine_test|learner_core_test|reward_test|curriculum_test'
 
+FUZZ_SECONDS ?= 60
+fuzz: setup  ## Fuzz the math verifier for FUZZ_SECONDS (60) on all cores; what it finds is kept in build-fuzz/
+	@deploy/setup/fuzz_tools.sh
+	@cmake --preset fuzz > /dev/null && cmake --build build-fuzz -j $(JOBS)
+	@tests/fuzz/run.sh $(FUZZ_SECONDS) $(JOBS)
+
 smollm2: build  ## A real model on real problems: SFT and GRPO of SmolLM2-135M on GSM8K (about half an hour on two cores)
 	@deploy/setup/test_tools.sh
 	@deploy/jobs/smollm2/run.sh
+
+bench-reward: build  ## The reward service against math-verify: verdicts a second, bombs, Countdown, gRPC
+	@deploy/setup/bench_tools.sh
+	@cmake --build $(BUILD) -j $(JOBS) --target bench_reward
+	@python3 bench/reward/run.py
 
 kill-default: build  ## kill -9 each service in turn during the default job
 	@python3 tests/e2e/kill_test.py default
@@ -52,4 +63,4 @@ lint: build  ## clang-tidy over our own code
 	@git ls-files '*.cc' | grep -v '^tests/' | xargs -P $(JOBS) -n 4 clang-tidy-14 -p $(BUILD) --quiet
 
 clean:  ## Remove what was built (not what was installed)
-	rm -rf build build-asan build-tsan build-debug
+	rm -rf build build-asan build-tsan build-debug build-fuzz

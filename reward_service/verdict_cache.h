@@ -40,9 +40,12 @@ class VerdictCache {
     std::mutex mutex;
     std::list<std::pair<std::string, Verdict>> entries;  // most recent first
     // Keys point into `entries`.
-    absl::flat_hash_map<absl::string_view, std::list<std::pair<std::string, Verdict>>::iterator> index;
+    absl::flat_hash_map<absl::string_view, std::list<std::pair<std::string, Verdict>>::iterator>
+        index;
   };
-  Shard& ShardOf(const std::string& key) { return shards_[std::hash<std::string>()(key) % kShards]; }
+  Shard& ShardOf(const std::string& key) {
+    return shards_[std::hash<std::string>()(key) % kShards];
+  }
 
   const size_t entries_per_shard_;
   std::array<Shard, kShards> shards_;

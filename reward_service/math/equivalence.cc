@@ -14,18 +14,20 @@
 namespace e3::math {
 namespace {
 
-Comparison Different(const char* rule, std::string reason) { return {false, rule, std::move(reason)}; }
+Comparison Different(const char* rule, std::string reason) {
+  return {false, rule, std::move(reason)};
+}
 
 bool HasPlusMinus(const Node& node) {
   return node.kind == Kind::kPlusMinus ||
-         (IsScalar(node) && std::any_of(node.args.begin(), node.args.end(), [](const Node* a) { return HasPlusMinus(*a); }));
+         (IsScalar(node) && std::any_of(node.args.begin(), node.args.end(),
+                                        [](const Node* a) { return HasPlusMinus(*a); }));
 }
 
 bool IsInequality(const Node& node) {
   return node.kind == Kind::kRelation &&
-         std::all_of(node.relations.begin(), node.relations.end(), [](Relation r) {
-           return r != Relation::kEqual && r != Relation::kApprox;
-         });
+         std::all_of(node.relations.begin(), node.relations.end(),
+                     [](Relation r) { return r != Relation::kEqual && r != Relation::kApprox; });
 }
 
 bool IsEquation(const Node& node) {
@@ -44,13 +46,17 @@ bool IsLabel(const Node& node) {
     case Kind::kE:
       return true;
     case Kind::kApply:
-      return std::all_of(node.args.begin(), node.args.end(), [](const Node* a) { return IsScalar(*a); });
+      return std::all_of(node.args.begin(), node.args.end(),
+                         [](const Node* a) { return IsScalar(*a); });
     case Kind::kSequence:
-      return std::all_of(node.args.begin(), node.args.end(), [](const Node* a) { return a->kind == Kind::kVariable; });
+      return std::all_of(node.args.begin(), node.args.end(),
+                         [](const Node* a) { return a->kind == Kind::kVariable; });
     case Kind::kList:
-      return std::all_of(node.args.begin(), node.args.end(), [](const Node* a) { return a->kind == Kind::kVariable; });
+      return std::all_of(node.args.begin(), node.args.end(),
+                         [](const Node* a) { return a->kind == Kind::kVariable; });
     case Kind::kProduct:  // AB, P(x), m∠A
-      return std::all_of(node.args.begin(), node.args.end(), [](const Node* a) { return IsLabel(*a); });
+      return std::all_of(node.args.begin(), node.args.end(),
+                         [](const Node* a) { return IsLabel(*a); });
     case Kind::kMeasure:
       return IsLabel(*node.args[0]);
     default:
@@ -60,7 +66,8 @@ bool IsLabel(const Node& node) {
 
 // P(x): a product only in form.
 bool IsFunctionName(const Node& node) {
-  return node.args.size() == 2 && node.args[0]->kind == Kind::kVariable && node.args[1]->kind == Kind::kVariable &&
+  return node.args.size() == 2 && node.args[0]->kind == Kind::kVariable &&
+         node.args[1]->kind == Kind::kVariable &&
          absl::ascii_isupper(static_cast<unsigned char>(node.args[0]->name[0])) &&
          absl::ascii_islower(static_cast<unsigned char>(node.args[1]->name[0]));
 }
@@ -73,7 +80,7 @@ std::string LabelName(const Node& node) {
 
 // x = value: the value (or the chain of equal values) behind a label.
 struct Labelled {
-  std::string label;  // empty: none
+  std::string label;      // empty: none
   bool function = false;  // f(x), y: names of a function rather than of an unknown
   std::vector<const Node*> values;
 };
@@ -93,22 +100,28 @@ Labelled Unlabel(const Node& node) {
         recursive = recursive || (left.kind == Kind::kVariable && name == left.name);
       }
     }
-    if (!recursive && !(left.kind == Kind::kProduct && !IsConstant(*node.args[1]) && !IsFunctionName(left))) {
+    if (!recursive &&
+        !(left.kind == Kind::kProduct && !IsConstant(*node.args[1]) && !IsFunctionName(left))) {
       result.label = LabelName(left);
-      result.function = left.kind == Kind::kApply || (left.kind == Kind::kVariable && left.name == "y") || left.kind == Kind::kProduct;
+      result.function = left.kind == Kind::kApply ||
+                        (left.kind == Kind::kVariable && left.name == "y") ||
+                        left.kind == Kind::kProduct;
       result.values.assign(node.args.begin() + 1, node.args.end());
       // y = (x+1)² = x² + 2x + 1, A = πr² = 9π: the last is the answer.
-      if (result.values.size() > 1 && !std::all_of(result.values.begin(), result.values.end(), [](const Node* n) { return IsConstant(*n); }))
+      if (result.values.size() > 1 && !std::all_of(result.values.begin(), result.values.end(),
+                                                   [](const Node* n) { return IsConstant(*n); }))
         result.values = {result.values.back()};
       return result;
     }
   }
-  if (node.args.size() == 2 && IsConstant(left) && IsLabel(*node.args[1]) && node.args[1]->kind != Kind::kProduct) {
+  if (node.args.size() == 2 && IsConstant(left) && IsLabel(*node.args[1]) &&
+      node.args[1]->kind != Kind::kProduct) {
     result.label = LabelName(*node.args[1]);
     result.values = {&left};
     return result;
   }
-  if (std::all_of(node.args.begin(), node.args.end(), [](const Node* n) { return IsConstant(*n); })) {
+  if (std::all_of(node.args.begin(), node.args.end(),
+                  [](const Node* n) { return IsConstant(*n); })) {
     result.values = node.args;
     return result;
   }
@@ -118,7 +131,8 @@ Labelled Unlabel(const Node& node) {
 
 class Comparer {
  public:
-  Comparer(const Options& options, Work* work, Arena* arena) : options_(options), work_(work), arena_(arena) {}
+  Comparer(const Options& options, Work* work, Arena* arena)
+      : options_(options), work_(work), arena_(arena) {}
 
   Comparison Compare(const Node& g, const Node& a) {
     if (++depth_ > 40) {
@@ -150,11 +164,14 @@ class Comparer {
     return Different("kind", "one answer is a different kind of thing");
   }
 
-  static bool IsTuple(const Node& node) { return node.kind == Kind::kSequence || node.kind == Kind::kMatrix; }
+  static bool IsTuple(const Node& node) {
+    return node.kind == Kind::kSequence || node.kind == Kind::kMatrix;
+  }
   static bool IsSetNode(const Node& node) {
     return node.kind == Kind::kSet || node.kind == Kind::kReals || node.kind == Kind::kUnion ||
            node.kind == Kind::kIntersection || node.kind == Kind::kDifference ||
-           (node.kind == Kind::kSequence && node.args.size() == 2 && (node.open == '[') != (node.close == ']'));
+           (node.kind == Kind::kSequence && node.args.size() == 2 &&
+            (node.open == '[') != (node.close == ']'));
   }
   static bool IsMulti(const Node& node) { return node.kind == Kind::kList || HasPlusMinus(node); }
 
@@ -171,8 +188,11 @@ class Comparer {
       return copy;
     }
     if (node->kind == Kind::kProduct) {
-      auto tuple = std::find_if(node->args.begin(), node->args.end(), [](const Node* a) { return IsTuple(*a); });
-      if (tuple == node->args.end() || std::any_of(tuple + 1, node->args.end(), [](const Node* a) { return IsTuple(*a); })) return node;
+      auto tuple = std::find_if(node->args.begin(), node->args.end(),
+                                [](const Node* a) { return IsTuple(*a); });
+      if (tuple == node->args.end() ||
+          std::any_of(tuple + 1, node->args.end(), [](const Node* a) { return IsTuple(*a); }))
+        return node;
       Node* copy = Copy(**tuple);
       for (const Node*& arg : copy->args) {
         std::vector<const Node*> factors = node->args;
@@ -245,13 +265,16 @@ class Comparer {
     // A tuple in one and the same values in order in the other.
     if (IsTuple(g) && a.kind == Kind::kList) return InOrder(g, a);
     if (g.kind == Kind::kList && IsTuple(a) && a.args.size() > 2) return InOrder(g, a);
-    if (IsSetNode(g) && a.kind == Kind::kList && std::all_of(a.args.begin(), a.args.end(), [](const Node* n) { return IsSetNode(*n) || n->kind == Kind::kSequence; })) {
+    if (IsSetNode(g) && a.kind == Kind::kList &&
+        std::all_of(a.args.begin(), a.args.end(),
+                    [](const Node* n) { return IsSetNode(*n) || n->kind == Kind::kSequence; })) {
       // Intervals in a list stand for their union.
       Node* all = Copy(a);
       all->kind = Kind::kUnion;
       return CompareSets(g, *all);
     }
-    if (std::any_of(g.args.begin(), g.args.end(), [](const Node* n) { return IsInequality(*n); }) || (g.kind == Kind::kList && IsSetNode(a) && a.kind != Kind::kSet) ||
+    if (std::any_of(g.args.begin(), g.args.end(), [](const Node* n) { return IsInequality(*n); }) ||
+        (g.kind == Kind::kList && IsSetNode(a) && a.kind != Kind::kSet) ||
         (a.kind == Kind::kList && !a.args.empty() && IsInequality(*a.args[0]))) {
       if (std::optional<Comparison> sets = CompareInequalityLists(g, a)) return *sets;
     }
@@ -271,11 +294,14 @@ class Comparer {
   std::optional<Comparison> CompareInequalityLists(const Node& g, const Node& a) {
     for (bool all : {false, true}) {
       const Node *gs = nullptr, *as = nullptr;
-      std::optional<RealSet> sg = g.kind == Kind::kList ? ListToRealSet(g, all, work_, arena_, &gs) : ToRealSet(g, work_, arena_, &gs);
-      std::optional<RealSet> sa = a.kind == Kind::kList ? ListToRealSet(a, all, work_, arena_, &as) : ToRealSet(a, work_, arena_, &as);
+      std::optional<RealSet> sg = g.kind == Kind::kList ? ListToRealSet(g, all, work_, arena_, &gs)
+                                                        : ToRealSet(g, work_, arena_, &gs);
+      std::optional<RealSet> sa = a.kind == Kind::kList ? ListToRealSet(a, all, work_, arena_, &as)
+                                                        : ToRealSet(a, work_, arena_, &as);
       if (!sg || !sa) return std::nullopt;
       std::optional<bool> same = SameSet(*sg, *sa, work_);
-      if (same && *same && SameSubject(gs, as)) return Comparison{true, "set", "the same set of numbers"};
+      if (same && *same && SameSubject(gs, as))
+        return Comparison{true, "set", "the same set of numbers"};
     }
     return Different("set", "different sets of numbers");
   }
@@ -286,11 +312,13 @@ class Comparer {
       // A value that ± or a set gives twice counts once.
       g = Distinct(std::move(g), !lists);
       a = Distinct(std::move(a), !lists);
-      if (g.size() != a.size()) return Different("list", absl::StrCat(a.size(), " values, not ", g.size()));
+      if (g.size() != a.size())
+        return Different("list", absl::StrCat(a.size(), " values, not ", g.size()));
     }
     if (g.size() == 1) return Compare(*g[0], *a[0]);
     // Labels in one list only: by their order.
-    const bool g_labels = !g.empty() && !Unlabel(*g[0]).label.empty(), a_labels = !a.empty() && !Unlabel(*a[0]).label.empty();
+    const bool g_labels = !g.empty() && !Unlabel(*g[0]).label.empty(),
+               a_labels = !a.empty() && !Unlabel(*a[0]).label.empty();
     std::vector<bool> used(a.size(), false);
     for (size_t i = 0; i < g.size(); ++i) {
       bool found = false;
@@ -301,7 +329,8 @@ class Comparer {
         last = Compare(*g[i], *a[k]);
         if (last.equal) found = used[k] = true;
       }
-      if (!found) return Different("list", absl::StrCat("value ", i + 1, " of the gold answer is missing"));
+      if (!found)
+        return Different("list", absl::StrCat("value ", i + 1, " of the gold answer is missing"));
     }
     return {true, "list", "the same values"};
   }
@@ -322,7 +351,8 @@ class Comparer {
     if (!drop || items.size() > 40) return items;
     std::vector<const Node*> kept;
     for (const Node* item : items) {
-      bool known = std::any_of(kept.begin(), kept.end(), [&](const Node* k) { return Compare(*k, *item).equal; });
+      bool known = std::any_of(kept.begin(), kept.end(),
+                               [&](const Node* k) { return Compare(*k, *item).equal; });
       if (!known) kept.push_back(item);
     }
     return kept;
@@ -331,7 +361,8 @@ class Comparer {
   // --- Relations ---
 
   bool SameSubject(const Node* g, const Node* a) {
-    if (g == nullptr || a == nullptr) return (g == nullptr || IsLabel(*g)) && (a == nullptr || IsLabel(*a));
+    if (g == nullptr || a == nullptr)
+      return (g == nullptr || IsLabel(*g)) && (a == nullptr || IsLabel(*a));
     if (g->kind == Kind::kSequence || a->kind == Kind::kSequence) return true;
     return LabelName(*g) == LabelName(*a) ? Compare(*g, *a).equal : Compare(*g, *a).equal;
   }
@@ -339,12 +370,18 @@ class Comparer {
   Comparison CompareRelations(const Node& g, const Node& a) {
     if (IsInequality(g) || IsInequality(a)) {
       const Node *gs = nullptr, *as = nullptr;
-      std::optional<RealSet> sg = g.kind == Kind::kList ? ListToRealSet(g, false, work_, arena_, &gs) : ToRealSet(g, work_, arena_, &gs);
-      std::optional<RealSet> sa = a.kind == Kind::kList ? ListToRealSet(a, false, work_, arena_, &as) : ToRealSet(a, work_, arena_, &as);
+      std::optional<RealSet> sg = g.kind == Kind::kList
+                                      ? ListToRealSet(g, false, work_, arena_, &gs)
+                                      : ToRealSet(g, work_, arena_, &gs);
+      std::optional<RealSet> sa = a.kind == Kind::kList
+                                      ? ListToRealSet(a, false, work_, arena_, &as)
+                                      : ToRealSet(a, work_, arena_, &as);
       if (sg && sa) {
         if (!SameSubject(gs, as)) return Different("set", "about different quantities");
         std::optional<bool> same = SameSet(*sg, *sa, work_);
-        if (same) return *same ? Comparison{true, "set", "the same set of numbers"} : Different("set", "different sets of numbers");
+        if (same)
+          return *same ? Comparison{true, "set", "the same set of numbers"}
+                       : Different("set", "different sets of numbers");
       }
       if (a.kind == Kind::kList || g.kind == Kind::kList) {
         if (std::optional<Comparison> sets = CompareInequalityLists(g, a)) return *sets;
@@ -358,14 +395,16 @@ class Comparer {
     Labelled lg = Unlabel(g), la = Unlabel(a);
     const bool both = !lg.label.empty() && !la.label.empty();
     if (both && lg.label != la.label && !(lg.function && la.function)) {
-      if (IsEquation(g) && IsEquation(a) && g.args.size() == 2 && a.args.size() == 2) return CompareEquations(g, a);
+      if (IsEquation(g) && IsEquation(a) && g.args.size() == 2 && a.args.size() == 2)
+        return CompareEquations(g, a);
       return Different("equation", "about different quantities");
     }
     // An equation that only one side has, and no label: different things.
     const bool eg = lg.values.size() == 1 && lg.values[0] == &g && IsEquation(g);
     const bool ea = la.values.size() == 1 && la.values[0] == &a && IsEquation(a);
     if (eg || ea) {
-      if (IsEquation(g) && IsEquation(a) && g.args.size() == 2 && a.args.size() == 2) return CompareEquations(g, a);
+      if (IsEquation(g) && IsEquation(a) && g.args.size() == 2 && a.args.size() == 2)
+        return CompareEquations(g, a);
       return Different("kind", "only one answer is an equation");
     }
     // Chains of equal values: an answer must not contradict itself.
@@ -385,7 +424,8 @@ class Comparer {
   }
 
   const Node* Difference(const Node& equation) {
-    return arena_->New(Kind::kSum, {equation.args[0], arena_->New(Kind::kNegative, {equation.args[1]})});
+    return arena_->New(Kind::kSum,
+                       {equation.args[0], arena_->New(Kind::kNegative, {equation.args[1]})});
   }
 
   Comparison CompareEquations(const Node& g, const Node& a) {
@@ -403,40 +443,52 @@ class Comparer {
   // a·x + b·y ≤ c: brought to one side.
   Comparison CompareInequalities(const Node& g, const Node& a) {
     if (g.args.size() != a.args.size() || g.args.size() != 2) {
-      if (g.args.size() != a.args.size()) return Different("inequality", "different numbers of sides");
+      if (g.args.size() != a.args.size())
+        return Different("inequality", "different numbers of sides");
       // Chains: side by side, in the same direction or the other.
       bool same = g.relations == a.relations;
-      for (size_t i = 0; i < g.args.size() && same; ++i) same = Compare(*g.args[i], *a.args[i]).equal;
-      return same ? Comparison{true, "inequality", "the same sides"} : Different("inequality", "different sides");
+      for (size_t i = 0; i < g.args.size() && same; ++i)
+        same = Compare(*g.args[i], *a.args[i]).equal;
+      return same ? Comparison{true, "inequality", "the same sides"}
+                  : Different("inequality", "different sides");
     }
-    auto is_greater = [](Relation r) { return r == Relation::kGreater || r == Relation::kGreaterEqual; };
+    auto is_greater = [](Relation r) {
+      return r == Relation::kGreater || r == Relation::kGreaterEqual;
+    };
     auto is_strict = [](Relation r) { return r == Relation::kGreater || r == Relation::kLess; };
-    if (g.relations[0] == Relation::kNotEqual || a.relations[0] == Relation::kNotEqual || g.relations[0] == Relation::kIn || a.relations[0] == Relation::kIn) {
+    if (g.relations[0] == Relation::kNotEqual || a.relations[0] == Relation::kNotEqual ||
+        g.relations[0] == Relation::kIn || a.relations[0] == Relation::kIn) {
       if (g.relations[0] != a.relations[0]) return Different("inequality", "different relations");
       return CompareEquations(g, a);
     }
-    if (is_strict(g.relations[0]) != is_strict(a.relations[0])) return Different("inequality", "strict against not strict");
+    if (is_strict(g.relations[0]) != is_strict(a.relations[0]))
+      return Different("inequality", "strict against not strict");
     for (const Node* node : {&g, &a}) {
       for (const Node* side : node->args) {
-        if (!IsScalar(*side)) return Different("kind", "an inequality of something else than values");
+        if (!IsScalar(*side))
+          return Different("kind", "an inequality of something else than values");
       }
     }
     const Node *dg = Difference(g), *da = Difference(a);
-    if (is_greater(g.relations[0]) != is_greater(a.relations[0])) da = arena_->New(Kind::kNegative, {da});
+    if (is_greater(g.relations[0]) != is_greater(a.relations[0]))
+      da = arena_->New(Kind::kNegative, {da});
     return CompareUpToFactor(*dg, *da, true, work_);
   }
 
   // --- Text ---
 
   static std::string Squeezed(absl::string_view text) {
-    std::string squeezed = absl::StrReplaceAll(absl::AsciiStrToLower(text), {{" ", ""}, {"-", ""}, {"_", ""}, {"'", ""}, {",", ""}, {".", ""}});
+    std::string squeezed =
+        absl::StrReplaceAll(absl::AsciiStrToLower(text),
+                            {{" ", ""}, {"-", ""}, {"_", ""}, {"'", ""}, {",", ""}, {".", ""}});
     if (absl::StartsWith(text, "the ")) squeezed.erase(0, 3);
     return squeezed;
   }
 
   static std::optional<std::string> AsText(const Node& node) {
     if (node.kind == Kind::kText || node.kind == Kind::kVariable) return node.name;
-    if (node.kind == Kind::kNumber && node.number.IsInteger() && node.number.Bits() < 64) return Digits(node.number);
+    if (node.kind == Kind::kNumber && node.number.IsInteger() && node.number.Bits() < 64)
+      return Digits(node.number);
     if (node.kind == Kind::kE) return "e";
     if (node.kind == Kind::kI) return "i";
     if (node.kind == Kind::kProduct) {
@@ -450,14 +502,16 @@ class Comparer {
     }
     if (node.kind == Kind::kMeasure) {
       // "A right": a letter and words.
-      if (std::optional<std::string> value = AsText(*node.args[0])) return absl::StrCat(*value, " ", node.name);
+      if (std::optional<std::string> value = AsText(*node.args[0]))
+        return absl::StrCat(*value, " ", node.name);
     }
     return std::nullopt;
   }
 
   Comparison CompareText(const Node& g, const Node& a) {
     std::optional<std::string> x = AsText(g), y = AsText(a);
-    if (!x || !y || g.kind == Kind::kNumber || a.kind == Kind::kNumber) return Different("text", "words on one side only");
+    if (!x || !y || g.kind == Kind::kNumber || a.kind == Kind::kNumber)
+      return Different("text", "words on one side only");
     if (Squeezed(*x).empty()) return Different("text", "no words");
     const bool same = Squeezed(*x) == Squeezed(*y);
     return {same, "text", same ? "the same words" : "different words"};
@@ -479,7 +533,9 @@ class Comparer {
 
   const Node* Scaled(const Node* value, int64_t numerator, int64_t denominator) {
     if (numerator == denominator) return value;
-    return arena_->New(Kind::kQuotient, {arena_->New(Kind::kProduct, {value, arena_->Integer(numerator)}), arena_->Integer(denominator)});
+    return arena_->New(Kind::kQuotient,
+                       {arena_->New(Kind::kProduct, {value, arena_->Integer(numerator)}),
+                        arena_->Integer(denominator)});
   }
 
   Comparison CompareMeasures(const Node& g, const Node& a) {
@@ -506,7 +562,8 @@ class Comparer {
       if (c.equal) return c;
       // Degrees against radians.
       if (mg.unit.empty() || ma.unit.empty()) {
-        Comparison radians = Compare(mg.unit.empty() ? *mg.value : g, ma.unit.empty() ? *ma.value : a, 0);
+        Comparison radians =
+            Compare(mg.unit.empty() ? *mg.value : g, ma.unit.empty() ? *ma.value : a, 0);
         if (radians.equal) return radians;
       }
       return c;
@@ -515,7 +572,8 @@ class Comparer {
     const Unit *gu = ParseUnit(mg.unit, &gp), *au = ParseUnit(ma.unit, &ap);
     if (gu != nullptr && au != nullptr) {
       const std::string_view gd = gu->dimension, ad = au->dimension;
-      if (gd != ad || gp != ap) return Different("unit", absl::StrCat("in ", ma.unit, ", not ", mg.unit));
+      if (gd != ad || gp != ap)
+        return Different("unit", absl::StrCat("in ", ma.unit, ", not ", mg.unit));
       const Node *x = mg.value, *y = ma.value;
       for (int i = 0; i < gp; ++i) {
         if (gu->numerator == au->numerator && gu->denominator == au->denominator) break;
@@ -524,7 +582,10 @@ class Comparer {
       }
       Comparison c = Compare(*x, *y);
       if (!c.equal && x == mg.value) return c;
-      return {c.equal, "unit", c.equal ? "the same after conversion of units" : absl::StrCat("not the same after conversion from ", ma.unit, " to ", mg.unit)};
+      return {c.equal, "unit",
+              c.equal
+                  ? "the same after conversion of units"
+                  : absl::StrCat("not the same after conversion from ", ma.unit, " to ", mg.unit)};
     }
     return plain();
   }
@@ -541,7 +602,8 @@ class Comparer {
     if (g.kind == Kind::kRatio && a.kind == Kind::kRatio) {
       if (g.args.size() != a.args.size()) return Different("ratio", "different numbers of parts");
       bool same = true;
-      for (size_t i = 0; i < g.args.size() && same; ++i) same = Compare(*g.args[i], *a.args[i]).equal;
+      for (size_t i = 0; i < g.args.size() && same; ++i)
+        same = Compare(*g.args[i], *a.args[i]).equal;
       if (same) return {true, "ratio", "the same parts"};
       for (const Node* arg : g.args) {
         if (!IsScalar(*arg)) return Different("ratio", "different parts");
@@ -557,16 +619,19 @@ class Comparer {
         if (!CompareScalars(*x, *y, {}, work_).equal) return Different("ratio", "different ratios");
       }
       for (const Node* arg : a.args) {
-        if (CompareScalars(*arg, *arena_->Integer(0), {}, work_).equal) return Different("ratio", "different ratios");
+        if (CompareScalars(*arg, *arena_->Integer(0), {}, work_).equal)
+          return Different("ratio", "different ratios");
       }
       return {true, "ratio", "the same ratio"};
     }
     const Node& ratio = g.kind == Kind::kRatio ? g : a;
     const Node& other = g.kind == Kind::kRatio ? a : g;
-    if (ratio.args.size() != 2 || !IsScalar(other) || !IsScalar(*ratio.args[0]) || !IsScalar(*ratio.args[1]) || IsClock(ratio))
+    if (ratio.args.size() != 2 || !IsScalar(other) || !IsScalar(*ratio.args[0]) ||
+        !IsScalar(*ratio.args[1]) || IsClock(ratio))
       return Different("ratio", "only one answer is a ratio");
     const Node* quotient = arena_->New(Kind::kQuotient, {ratio.args[0], ratio.args[1]});
-    Comparison c = g.kind == Kind::kRatio ? CompareScalars(*quotient, other, {}, work_) : CompareScalars(other, *quotient, {}, work_);
+    Comparison c = g.kind == Kind::kRatio ? CompareScalars(*quotient, other, {}, work_)
+                                          : CompareScalars(other, *quotient, {}, work_);
     return {c.equal, "ratio", c.equal ? "the ratio as a fraction" : c.reason};
   }
 
@@ -576,7 +641,8 @@ class Comparer {
     if (ratio.args[0]->kind != Kind::kNumber || ratio.args[1]->kind != Kind::kNumber) return false;
     if (!ratio.args[0]->number.IsInteger() || !ratio.args[1]->number.IsInteger()) return false;
     Rational common;
-    fmpz_gcd(fmpq_numref(common.get()), ratio.args[0]->number.numerator(), ratio.args[1]->number.numerator());
+    fmpz_gcd(fmpq_numref(common.get()), ratio.args[0]->number.numerator(),
+             ratio.args[1]->number.numerator());
     return !fmpz_is_one(common.numerator());
   }
 
@@ -585,11 +651,15 @@ class Comparer {
   Comparison CompareBased(const Node& g, const Node& a) {
     if (g.kind == Kind::kBased && a.kind == Kind::kNumber && g.base != 10) {
       // Without its base, an answer is read in the question's: its digits count.
-      std::string digits = a.number.Bits() < 8000 && a.number.IsInteger() && a.decimals < 0 ? Digits(a.number) : "";
+      std::string digits =
+          a.number.Bits() < 8000 && a.number.IsInteger() && a.decimals < 0 ? Digits(a.number) : "";
       const bool same = digits == g.name;
-      return {same, "base", same ? absl::StrCat("the digits in base ", g.base) : absl::StrCat("not the digits in base ", g.base)};
+      return {same, "base",
+              same ? absl::StrCat("the digits in base ", g.base)
+                   : absl::StrCat("not the digits in base ", g.base)};
     }
-    if (IsTuple(g) || IsTuple(a) || !IsScalar(g) || !IsScalar(a)) return Different("kind", "only one answer is a number in a base");
+    if (IsTuple(g) || IsTuple(a) || !IsScalar(g) || !IsScalar(a))
+      return Different("kind", "only one answer is a number in a base");
     Comparison c = CompareScalars(g, a, options_, work_);
     if (c.rule == "rational") c.rule = "base";
     return c;
@@ -605,9 +675,12 @@ class Comparer {
   // --- Tuples and sets ---
 
   Comparison CompareSequences(const Node& g, const Node& a) {
-    if (g.kind == Kind::kMatrix && a.kind == Kind::kMatrix && (g.rows != a.rows || g.columns != a.columns)) {
+    if (g.kind == Kind::kMatrix && a.kind == Kind::kMatrix &&
+        (g.rows != a.rows || g.columns != a.columns)) {
       const bool vectors = (g.rows == 1 || g.columns == 1) && (a.rows == 1 || a.columns == 1);
-      if (!vectors) return Different("matrix", absl::StrCat(a.rows, " × ", a.columns, ", not ", g.rows, " × ", g.columns));
+      if (!vectors)
+        return Different(
+            "matrix", absl::StrCat(a.rows, " × ", a.columns, ", not ", g.rows, " × ", g.columns));
     }
     const bool g_vector = g.kind == Kind::kSequence || g.rows == 1 || g.columns == 1;
     const bool a_vector = a.kind == Kind::kSequence || a.rows == 1 || a.columns == 1;
@@ -623,25 +696,33 @@ class Comparer {
       return Different(rule, absl::StrCat(a.args.size(), " entries, not ", g.args.size()));
     for (size_t i = 0; i < g.args.size(); ++i) {
       Comparison c = Compare(*g.args[i], *a.args[i]);
-      if (!c.equal) return Different(c.rule == "undecided" ? "undecided" : rule, absl::StrCat("entry ", i + 1, ": ", c.reason));
+      if (!c.equal)
+        return Different(c.rule == "undecided" ? "undecided" : rule,
+                         absl::StrCat("entry ", i + 1, ": ", c.reason));
     }
     return {true, rule, "the same entries"};
   }
 
   Comparison CompareSets(const Node& g, const Node& a) {
     if (g.kind == Kind::kSet && (a.kind == Kind::kSet || IsScalar(a))) {
-      if (g.args.empty() != (a.kind == Kind::kSet && a.args.empty())) return Different("set", "only one answer is the empty set");
+      if (g.args.empty() != (a.kind == Kind::kSet && a.args.empty()))
+        return Different("set", "only one answer is the empty set");
       if (g.args.empty()) return {true, "set", "both empty"};
       Comparison c = Match(Distinct(Items(g), true), Distinct(Items(a), true), false);
       if (c.rule == "list") c.rule = "set";
       return c;
     }
-    if (a.kind == Kind::kSet && IsScalar(g)) return a.args.empty() ? Different("set", "the empty set") : Match({&g}, Distinct(Items(a), true), false);
+    if (a.kind == Kind::kSet && IsScalar(g))
+      return a.args.empty() ? Different("set", "the empty set")
+                            : Match({&g}, Distinct(Items(a), true), false);
     const Node *gs = nullptr, *as = nullptr;
-    std::optional<RealSet> sg = ToRealSet(g, work_, arena_, &gs), sa = ToRealSet(a, work_, arena_, &as);
+    std::optional<RealSet> sg = ToRealSet(g, work_, arena_, &gs),
+                           sa = ToRealSet(a, work_, arena_, &as);
     if (sg && sa) {
       std::optional<bool> same = SameSet(*sg, *sa, work_);
-      if (same) return *same ? Comparison{true, "set", "the same set of numbers"} : Different("set", "different sets of numbers");
+      if (same)
+        return *same ? Comparison{true, "set", "the same set of numbers"}
+                     : Different("set", "different sets of numbers");
     }
     if (g.kind == Kind::kSequence && a.kind == Kind::kSequence) return CompareSequences(g, a);
     if (g.kind == a.kind && g.args.size() == a.args.size()) {
@@ -662,7 +743,8 @@ class Comparer {
 
 }  // namespace
 
-Comparison Compare(const Node& gold, const Node& answer, const Options& options, Work* work, Arena* arena) {
+Comparison Compare(const Node& gold, const Node& answer, const Options& options, Work* work,
+                   Arena* arena) {
   return Comparer(options, work, arena).Compare(gold, answer);
 }
 

@@ -2,9 +2,10 @@
 //
 // Decision rules, in the order in which they apply to two scalars:
 //   rational    both have exact rational values: compared exactly.
-//   number      no variables: complex balls (Arb) at 64, 192 and 576 bits, more for large values. The
-//               numbers differ as soon as the balls do not meet. They are called equal when the balls
-//               still meet with a difference below 2^-128 absolutely and 2^-256 of the value.
+//   number      no variables: complex balls (Arb) at 64, 192 and 576 bits, more for large values.
+//   The
+//               numbers differ as soon as the balls do not meet. They are called equal when the
+//               balls still meet with a difference below 2^-128 absolutely and 2^-256 of the value.
 //   expression  with variables: identities of rational functions modulo 2^61 − 1 at three random
 //               points; all others in balls at random real points where the gold answer is real.
 //   rounded     only where the gold answer is a decimal: see Options::precision.
@@ -37,7 +38,8 @@ struct Comparison {
 };
 
 // Compares `answer` with `gold`. `arena` takes nodes made on the way.
-Comparison Compare(const Node& gold, const Node& answer, const Options& options, Work* work, Arena* arena);
+Comparison Compare(const Node& gold, const Node& answer, const Options& options, Work* work,
+                   Arena* arena);
 
 }  // namespace e3::math
 

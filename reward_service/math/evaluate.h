@@ -51,7 +51,8 @@ class Ball {
 };
 
 // kValue only with a finite ball. Unknown functions f(x) get a value that depends on f and x alone.
-Outcome EvaluateBall(const Node& node, const Assignment& values, int64_t precision, Work* work, Ball* out);
+Outcome EvaluateBall(const Node& node, const Assignment& values, int64_t precision, Work* work,
+                     Ball* out);
 
 // Names of the variables of `node`, each once, sorted; without indices of sums and products.
 std::vector<std::string> Variables(const Node& node);

@@ -109,11 +109,13 @@ class Complex {
     Rational exponent;
     Ball base;
     if (Outcome o = Value(*node.args[0], base.get()); o != Outcome::kValue) return o;
-    const bool rational = EvaluateExactly(*node.args[1], values_, work_, &exponent) == Outcome::kValue;
+    const bool rational =
+        EvaluateExactly(*node.args[1], values_, work_, &exponent) == Outcome::kValue;
     if (rational && exponent.Bits() < 4096) {
       if (exponent.IsInteger()) {
         if (acb_contains_zero(base.get()) && exponent.Sign() <= 0) return Outcome::kUndefined;
-        if (fmpz_bits(exponent.numerator()) > 64 && !acb_is_real(base.get())) return Outcome::kLimit;
+        if (fmpz_bits(exponent.numerator()) > 64 && !acb_is_real(base.get()))
+          return Outcome::kLimit;
         acb_pow_fmpz(out, base.get(), exponent.numerator(), precision_);
         return Outcome::kValue;
       }
@@ -153,20 +155,22 @@ class Complex {
 
   Outcome Call(const Node& node, acb_ptr out) {
     static thread_local FlintThread flint_thread;
-    if (node.function == Function::kSigma || node.function == Function::kPi) return BigOperator(node, out);
+    if (node.function == Function::kSigma || node.function == Function::kPi)
+      return BigOperator(node, out);
     if (!work_->Spend(10)) return Outcome::kLimit;
     if (Outcome o = Value(*node.args[0], out); o != Outcome::kValue) return o;
     // Sizes beyond which reductions of the argument cost too much.
-    if (node.function != Function::kAbs && node.function != Function::kRoot && node.function != Function::kLn &&
-        node.function != Function::kLog && Magnitude(out) > 4096 && node.function != Function::kExp)
+    if (node.function != Function::kAbs && node.function != Function::kRoot &&
+        node.function != Function::kLn && node.function != Function::kLog &&
+        Magnitude(out) > 4096 && node.function != Function::kExp)
       return Outcome::kLimit;
     const bool real = acb_is_real(out);
     switch (node.function) {
       case Function::kRoot: {
         Rational index;
         int64_t n = 0;
-        if (EvaluateExactly(*node.args[1], values_, work_, &index) != Outcome::kValue || !index.FitsInt(&n) || n < 1 ||
-            n > 100000)
+        if (EvaluateExactly(*node.args[1], values_, work_, &index) != Outcome::kValue ||
+            !index.FitsInt(&n) || n < 1 || n > 100000)
           return Outcome::kOther;
         return n == 1 ? Outcome::kValue : Root(out, static_cast<ulong>(n), out);
       }
@@ -294,8 +298,10 @@ class Complex {
 
   Outcome BigOperator(const Node& node, acb_ptr out) {
     Rational lower, upper;
-    if (Outcome o = EvaluateExactly(*node.args[0], values_, work_, &lower); o != Outcome::kValue) return o;
-    if (Outcome o = EvaluateExactly(*node.args[1], values_, work_, &upper); o != Outcome::kValue) return o;
+    if (Outcome o = EvaluateExactly(*node.args[0], values_, work_, &lower); o != Outcome::kValue)
+      return o;
+    if (Outcome o = EvaluateExactly(*node.args[1], values_, work_, &upper); o != Outcome::kValue)
+      return o;
     int64_t from = 0, to = 0;
     if (!lower.FitsInt(&from) || !upper.FitsInt(&to)) return Outcome::kOther;
     const bool sum = node.function == Function::kSigma;
@@ -340,10 +346,12 @@ class Complex {
 
 void Collect(const Node& node, std::vector<std::string>* bound, std::vector<std::string>* names) {
   if (node.kind == Kind::kVariable) {
-    if (std::find(bound->begin(), bound->end(), node.name) == bound->end()) names->push_back(node.name);
+    if (std::find(bound->begin(), bound->end(), node.name) == bound->end())
+      names->push_back(node.name);
     return;
   }
-  const bool binds = node.kind == Kind::kFunction && (node.function == Function::kSigma || node.function == Function::kPi);
+  const bool binds = node.kind == Kind::kFunction &&
+                     (node.function == Function::kSigma || node.function == Function::kPi);
   if (binds) bound->push_back(node.name);
   for (const Node* arg : node.args) Collect(*arg, bound, names);
   if (binds) bound->pop_back();
@@ -351,7 +359,8 @@ void Collect(const Node& node, std::vector<std::string>* bound, std::vector<std:
 
 }  // namespace
 
-Outcome EvaluateBall(const Node& node, const Assignment& values, int64_t precision, Work* work, Ball* out) {
+Outcome EvaluateBall(const Node& node, const Assignment& values, int64_t precision, Work* work,
+                     Ball* out) {
   return Complex(values, precision, work).Value(node, out->get());
 }
 
@@ -382,7 +391,8 @@ bool IsScalar(const Node& node) {
     case Kind::kApply:
     case Kind::kMeasure:
     case Kind::kPlusMinus:
-      return std::all_of(node.args.begin(), node.args.end(), [](const Node* a) { return IsScalar(*a); });
+      return std::all_of(node.args.begin(), node.args.end(),
+                         [](const Node* a) { return IsScalar(*a); });
     default:
       return false;
   }

@@ -84,7 +84,8 @@ class Exact {
   // Charges for the size of a result; a result beyond the limit ends the evaluation.
   Outcome Check(const Rational& value) {
     const int64_t bits = value.Bits();
-    if (bits > work_->limits().bits || !work_->Spend(bits >> (value.IsInteger() ? 8 : 5))) return Outcome::kLimit;
+    if (bits > work_->limits().bits || !work_->Spend(bits >> (value.IsInteger() ? 8 : 5)))
+      return Outcome::kLimit;
     return Outcome::kValue;
   }
 
@@ -102,7 +103,8 @@ class Exact {
       }
       // Bounds of the result before it is made.
       const int64_t limit = work_->limits().bits;
-      if (n > limit || n < -limit || (base.Bits() - 1) * (n < 0 ? -n : n) > 2 * limit) return Outcome::kLimit;
+      if (n > limit || n < -limit || (base.Bits() - 1) * (n < 0 ? -n : n) > 2 * limit)
+        return Outcome::kLimit;
       fmpq_pow_si(out->get(), base.get(), n);
       return Check(*out);
     }
@@ -110,7 +112,8 @@ class Exact {
       *out = Rational(1);
       return Outcome::kValue;
     }
-    if (!fmpz_fits_si(exponent.numerator()) || !fmpz_fits_si(exponent.denominator())) return Outcome::kOther;
+    if (!fmpz_fits_si(exponent.numerator()) || !fmpz_fits_si(exponent.denominator()))
+      return Outcome::kOther;
     const int64_t q = fmpz_get_si(exponent.denominator());
     Rational root;
     if (Outcome o = Root(base, q, &root); o != Outcome::kValue) return o;
@@ -136,7 +139,8 @@ class Exact {
   }
 
   Outcome Call(const Node& node, Rational* out) {
-    if (node.function == Function::kSigma || node.function == Function::kPi) return BigOperator(node, out);
+    if (node.function == Function::kSigma || node.function == Function::kPi)
+      return BigOperator(node, out);
     std::vector<Rational> args(node.args.size());
     for (size_t i = 0; i < args.size(); ++i) {
       if (Outcome o = Value(*node.args[i], &args[i]); o != Outcome::kValue) return o;
@@ -188,7 +192,8 @@ class Exact {
         } else if (std::min(k, n - k) * 62 > work_->limits().bits && n > 20000) {
           return Outcome::kLimit;
         }
-        fmpz_bin_uiui(fmpq_numref(out->get()), static_cast<ulong>(n), static_cast<ulong>(std::min(k, n - k)));
+        fmpz_bin_uiui(fmpq_numref(out->get()), static_cast<ulong>(n),
+                      static_cast<ulong>(std::min(k, n - k)));
         return Check(*out);
       case Function::kMax:
       case Function::kMin:

@@ -83,7 +83,8 @@ class Modular {
         return Outcome::kValue;
       case Kind::kPower: {
         Rational exponent;
-        if (Outcome o = EvaluateExactly(*node.args[1], {}, work_, &exponent); o != Outcome::kValue) return Outcome::kOther;
+        if (Outcome o = EvaluateExactly(*node.args[1], {}, work_, &exponent); o != Outcome::kValue)
+          return Outcome::kOther;
         int64_t n = 0;
         if (!exponent.FitsInt(&n) || n > 10000 || n < -10000) return Outcome::kOther;
         if (Outcome o = Value(*node.args[0], &a); o != Outcome::kValue) return o;

@@ -30,10 +30,10 @@ enum class Kind : uint8_t {
   kMeasure,    // args[0] with unit `name`: "%", "°", "$", "cm", …
   kBased,      // digits `name` in base `base`; `number` is the value
   // What is made of values.
-  kSequence,      // args between brackets `open` and `close`: a tuple, a point, an interval, a vector
-  kSet,           // {args}
-  kReals,         // ℝ
-  kUnion,         // ∪ of args
+  kSequence,  // args between brackets `open` and `close`: a tuple, a point, an interval, a vector
+  kSet,       // {args}
+  kReals,     // ℝ
+  kUnion,     // ∪ of args
   kIntersection,  // ∩ of args
   kDifference,    // args[0] ∖ args[1]
   kMatrix,        // `rows` × `columns`, row by row
@@ -44,14 +44,50 @@ enum class Kind : uint8_t {
 };
 
 enum class Function : uint8_t {
-  kNone, kRoot, kAbs, kFloor, kCeiling, kExp, kLn, kLog, kSin, kCos, kTan, kCot, kSec, kCsc,
-  kArcsin, kArccos, kArctan, kSinh, kCosh, kTanh, kArcsinh, kArccosh, kArctanh, kFactorial,
-  kDoubleFactorial, kBinomial, kMax, kMin, kGcd, kLcm,
+  kNone,
+  kRoot,
+  kAbs,
+  kFloor,
+  kCeiling,
+  kExp,
+  kLn,
+  kLog,
+  kSin,
+  kCos,
+  kTan,
+  kCot,
+  kSec,
+  kCsc,
+  kArcsin,
+  kArccos,
+  kArctan,
+  kSinh,
+  kCosh,
+  kTanh,
+  kArcsinh,
+  kArccosh,
+  kArctanh,
+  kFactorial,
+  kDoubleFactorial,
+  kBinomial,
+  kMax,
+  kMin,
+  kGcd,
+  kLcm,
   kSigma,  // Σ over `name` from args[0] to args[1] of args[2]
   kPi,     // Π over `name` from args[0] to args[1] of args[2]
 };
 
-enum class Relation : uint8_t { kEqual, kApprox, kLess, kLessEqual, kGreater, kGreaterEqual, kNotEqual, kIn };
+enum class Relation : uint8_t {
+  kEqual,
+  kApprox,
+  kLess,
+  kLessEqual,
+  kGreater,
+  kGreaterEqual,
+  kNotEqual,
+  kIn
+};
 
 struct Node {
   Kind kind = Kind::kNumber;

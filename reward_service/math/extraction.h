@@ -18,7 +18,8 @@ std::optional<Answer> FindBoxed(absl::string_view text);
 
 // Where an answer may stand besides a box, in the order in which they are looked for: "the answer
 // is …", "#### …", the last of $…$, \[…\] and \(…\), the whole of a short text, the last number.
-// Each is a reading of its own, for the first that is mathematics to be taken. A box goes before all.
+// Each is a reading of its own, for the first that is mathematics to be taken. A box goes before
+// all.
 std::optional<Answer> FindAnywhere(absl::string_view text);
 
 }  // namespace e3

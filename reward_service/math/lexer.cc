@@ -21,75 +21,180 @@ bool IsSpace(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
 
 // Says nothing about the value.
 const Names& Ignored() {
-  static const auto* names = new Names{
-      "left", "right", "big", "Big", "bigg", "Bigg", "bigl", "bigr", "Bigl", "Bigr", "biggl",
-      "biggr", "Biggl", "Biggr", "middle", "displaystyle", "textstyle", "scriptstyle", "limits",
-      "nolimits", "quad", "qquad", "enspace", "thinspace", "medspace", "negthinspace", "hfill",
-      "mathstrut", "strut", "hline", "noindent", "bf", "rm", "it", "sf", "tt", "normalsize",
-      "large", "Large", "small", "tiny", "!", ",", ";", ":", ">", " ", "/", "-", "nonumber",
-      "allowbreak", "nobreak", "null", "relax", "par", "newline", "smallskip", "medskip",
-      "mathbin", "mathrel", "mathord", "mathopen", "mathclose", "mathpunct", "mathinner", "therefore"};
+  static const auto* names = new Names{"left",       "right",
+                                       "big",        "Big",
+                                       "bigg",       "Bigg",
+                                       "bigl",       "bigr",
+                                       "Bigl",       "Bigr",
+                                       "biggl",      "biggr",
+                                       "Biggl",      "Biggr",
+                                       "middle",     "displaystyle",
+                                       "textstyle",  "scriptstyle",
+                                       "limits",     "nolimits",
+                                       "quad",       "qquad",
+                                       "enspace",    "thinspace",
+                                       "medspace",   "negthinspace",
+                                       "hfill",      "mathstrut",
+                                       "strut",      "hline",
+                                       "noindent",   "bf",
+                                       "rm",         "it",
+                                       "sf",         "tt",
+                                       "normalsize", "large",
+                                       "Large",      "small",
+                                       "tiny",       "!",
+                                       ",",          ";",
+                                       ":",          ">",
+                                       " ",          "/",
+                                       "-",          "nonumber",
+                                       "allowbreak", "nobreak",
+                                       "null",       "relax",
+                                       "par",        "newline",
+                                       "smallskip",  "medskip",
+                                       "mathbin",    "mathrel",
+                                       "mathord",    "mathopen",
+                                       "mathclose",  "mathpunct",
+                                       "mathinner",  "therefore"};
   return *names;
 }
 
 // Their argument says nothing about the value either.
 const Names& IgnoredWithArgument() {
-  static const auto* names = new Names{"phantom", "vphantom", "hphantom", "hspace", "vspace",
-                                       "label", "tag", "color", "textcolor", "colorbox", "mspace",
-                                       "kern", "ref", "vskip", "hskip"};
+  static const auto* names =
+      new Names{"phantom",   "vphantom", "hphantom", "hspace", "vspace", "label", "tag",  "color",
+                "textcolor", "colorbox", "mspace",   "kern",   "ref",    "vskip", "hskip"};
   return *names;
 }
 
 // Their argument is the value, or a word.
 const Names& Styles() {
   static const auto* names = new Names{
-      "mathbf", "mathrm", "mathit", "mathsf", "mathtt", "mathcal", "mathscr", "mathfrak",
-      "boldsymbol", "bm", "pmb", "mathop", "operatorname", "underline", "boxed", "fbox", "mathnormal",
-      "vec", "hat", "ensuremath", "smash", "underbrace", "overbrace", "bold", "uline", "cancel"};
+      "mathbf",     "mathrm",     "mathit",     "mathsf", "mathtt", "mathcal",      "mathscr",
+      "mathfrak",   "boldsymbol", "bm",         "pmb",    "mathop", "operatorname", "underline",
+      "boxed",      "fbox",       "mathnormal", "vec",    "hat",    "ensuremath",   "smash",
+      "underbrace", "overbrace",  "bold",       "uline",  "cancel"};
   return *names;
 }
 
 const Names& Texts() {
   static const auto* names =
-      new Names{"text", "mbox", "hbox", "textbf", "textit", "textrm", "textnormal", "textsf",
-                "texttt", "emph", "textup", "textsc", "unit", "mathtext", "textmd", "textsl"};
+      new Names{"text",   "mbox", "hbox",   "textbf", "textit", "textrm",   "textnormal", "textsf",
+                "texttt", "emph", "textup", "textsc", "unit",   "mathtext", "textmd",     "textsl"};
   return *names;
 }
 
 const Synonyms& CommandSynonyms() {
-  static const auto* names = new Synonyms{
-      {"dfrac", "frac"}, {"tfrac", "frac"}, {"cfrac", "frac"}, {"nicefrac", "frac"},
-      {"sfrac", "frac"}, {"xfrac", "frac"}, {"dbinom", "binom"}, {"tbinom", "binom"},
-      {"leq", "le"}, {"leqslant", "le"}, {"leqq", "le"}, {"geq", "ge"}, {"geqslant", "ge"},
-      {"geqq", "ge"}, {"neq", "ne"}, {"lt", "<"}, {"gt", ">"}, {"sim", "approx"},
-      {"simeq", "approx"}, {"thickapprox", "approx"}, {"cong", "approx"}, {"doteq", "="},
-      {"equiv", "="}, {"coloneqq", "="}, {"times", "*"}, {"cdot", "*"}, {"ast", "*"},
-      {"star", "*"}, {"bullet", "*"}, {"div", "/"}, {"lvert", "|"}, {"rvert", "|"}, {"vert", "|"},
-      {"lbrack", "["}, {"rbrack", "]"}, {"lparen", "("}, {"rparen", ")"}, {"lbrace", "{"},
-      {"rbrace", "}"}, {"arcsinh", "arsinh"}, {"arccosh", "arcosh"}, {"arctanh", "artanh"},
-      {"asin", "arcsin"}, {"acos", "arccos"}, {"atan", "arctan"}, {"asinh", "arsinh"},
-      {"acosh", "arcosh"}, {"atanh", "artanh"}, {"tg", "tan"}, {"ctg", "cot"}, {"cosec", "csc"},
-      {"infinity", "infty"}, {"inf", "infty"}, {"Inf", "infty"}, {"infin", "infty"}, {"oo", "infty"},
-      {"degree", "circ"}, {"degrees", "circ"}, {"dots", "ldots"}, {"cdots", "ldots"}, {"dotsc", "ldots"},
-      {"dotsb", "ldots"}, {"dotsm", "ldots"}, {"cup", "cup"}, {"bigcup", "cup"}, {"bigcap", "cap"},
-      {"backslash", "setminus"}, {"smallsetminus", "setminus"}, {"varnothing", "emptyset"},
-      {"varphi", "phi"}, {"varepsilon", "epsilon"}, {"vartheta", "theta"}, {"isin", "in"}, {"land", "and"},
-      {"lor", "or"}, {"wedge", "and"}, {"vee", "or"}, {"rightarrow", "to"}, {"Rightarrow", "implies"},
-      {"implies", "implies"}, {"abs", "abs"}, {"dot", "overline"}, {"bar", "overline"},
-      {"overset", "overset"}, {"lcm", "lcm"}, {"GCD", "gcd"}, {"LCM", "lcm"}, {"e", "e"}, {"Pi", "Pi"},
-      {"colon", ":"}, {"pounds", "pounds"}, {"euro", "euro"}, {"textdegree", "circ"},
-      {"percent", "%"}, {"lg", "lg"}, {"langle", "langle"}, {"rangle", "rangle"}, {"R", "reals"}, {"prime", "'"}};
+  static const auto* names = new Synonyms{{"dfrac", "frac"},
+                                          {"tfrac", "frac"},
+                                          {"cfrac", "frac"},
+                                          {"nicefrac", "frac"},
+                                          {"sfrac", "frac"},
+                                          {"xfrac", "frac"},
+                                          {"dbinom", "binom"},
+                                          {"tbinom", "binom"},
+                                          {"leq", "le"},
+                                          {"leqslant", "le"},
+                                          {"leqq", "le"},
+                                          {"geq", "ge"},
+                                          {"geqslant", "ge"},
+                                          {"geqq", "ge"},
+                                          {"neq", "ne"},
+                                          {"lt", "<"},
+                                          {"gt", ">"},
+                                          {"sim", "approx"},
+                                          {"simeq", "approx"},
+                                          {"thickapprox", "approx"},
+                                          {"cong", "approx"},
+                                          {"doteq", "="},
+                                          {"equiv", "="},
+                                          {"coloneqq", "="},
+                                          {"times", "*"},
+                                          {"cdot", "*"},
+                                          {"ast", "*"},
+                                          {"star", "*"},
+                                          {"bullet", "*"},
+                                          {"div", "/"},
+                                          {"lvert", "|"},
+                                          {"rvert", "|"},
+                                          {"vert", "|"},
+                                          {"lbrack", "["},
+                                          {"rbrack", "]"},
+                                          {"lparen", "("},
+                                          {"rparen", ")"},
+                                          {"lbrace", "{"},
+                                          {"rbrace", "}"},
+                                          {"arcsinh", "arsinh"},
+                                          {"arccosh", "arcosh"},
+                                          {"arctanh", "artanh"},
+                                          {"asin", "arcsin"},
+                                          {"acos", "arccos"},
+                                          {"atan", "arctan"},
+                                          {"asinh", "arsinh"},
+                                          {"acosh", "arcosh"},
+                                          {"atanh", "artanh"},
+                                          {"tg", "tan"},
+                                          {"ctg", "cot"},
+                                          {"cosec", "csc"},
+                                          {"infinity", "infty"},
+                                          {"inf", "infty"},
+                                          {"Inf", "infty"},
+                                          {"infin", "infty"},
+                                          {"oo", "infty"},
+                                          {"degree", "circ"},
+                                          {"degrees", "circ"},
+                                          {"dots", "ldots"},
+                                          {"cdots", "ldots"},
+                                          {"dotsc", "ldots"},
+                                          {"dotsb", "ldots"},
+                                          {"dotsm", "ldots"},
+                                          {"cup", "cup"},
+                                          {"bigcup", "cup"},
+                                          {"bigcap", "cap"},
+                                          {"backslash", "setminus"},
+                                          {"smallsetminus", "setminus"},
+                                          {"varnothing", "emptyset"},
+                                          {"varphi", "phi"},
+                                          {"varepsilon", "epsilon"},
+                                          {"vartheta", "theta"},
+                                          {"isin", "in"},
+                                          {"land", "and"},
+                                          {"lor", "or"},
+                                          {"wedge", "and"},
+                                          {"vee", "or"},
+                                          {"rightarrow", "to"},
+                                          {"Rightarrow", "implies"},
+                                          {"implies", "implies"},
+                                          {"abs", "abs"},
+                                          {"dot", "overline"},
+                                          {"bar", "overline"},
+                                          {"overset", "overset"},
+                                          {"lcm", "lcm"},
+                                          {"GCD", "gcd"},
+                                          {"LCM", "lcm"},
+                                          {"e", "e"},
+                                          {"Pi", "Pi"},
+                                          {"colon", ":"},
+                                          {"pounds", "pounds"},
+                                          {"euro", "euro"},
+                                          {"textdegree", "circ"},
+                                          {"percent", "%"},
+                                          {"lg", "lg"},
+                                          {"langle", "langle"},
+                                          {"rangle", "rangle"},
+                                          {"R", "reals"},
+                                          {"prime", "'"}};
   return *names;
 }
 
 // Names that plain text writes without a backslash.
 const Names& PlainNames() {
-  static const auto* names = new Names{
-      "sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "sinh", "cosh",
-      "tanh", "asin", "acos", "atan", "asinh", "acosh", "atanh", "ln", "log", "exp", "sqrt", "cbrt",
-      "max", "min", "gcd", "lcm", "abs", "floor", "ceil", "binom", "pi", "theta", "alpha", "beta",
-      "gamma", "delta", "lambda", "mu", "sigma", "omega", "phi", "infinity", "inf", "infty", "oo",
-      "degrees", "degree", "frac", "cup", "times", "cdot", "GCD", "LCM", "lg", "pm"};
+  static const auto* names =
+      new Names{"sin",    "cos",   "tan",      "cot",   "sec",   "csc",    "arcsin",  "arccos",
+                "arctan", "sinh",  "cosh",     "tanh",  "asin",  "acos",   "atan",    "asinh",
+                "acosh",  "atanh", "ln",       "log",   "exp",   "sqrt",   "cbrt",    "max",
+                "min",    "gcd",   "lcm",      "abs",   "floor", "ceil",   "binom",   "pi",
+                "theta",  "alpha", "beta",     "gamma", "delta", "lambda", "mu",      "sigma",
+                "omega",  "phi",   "infinity", "inf",   "infty", "oo",     "degrees", "degree",
+                "frac",   "cup",   "times",    "cdot",  "GCD",   "LCM",    "lg",      "pm"};
   return *names;
 }
 
@@ -99,37 +204,142 @@ struct CodePoint {
 };
 
 // What Unicode writes with one character, in LaTeX.
-constexpr CodePoint kCodePoints[] = {
-    {0xA0, " "}, {0xA2, "\\text{cents}"}, {0xA3, "\\pounds "}, {0xB0, "\\circ "}, {0xB1, "\\pm "},
-    {0xB2, "^{2}"}, {0xB3, "^{3}"}, {0xB9, "^{1}"}, {0xB7, "\\cdot "}, {0xBC, "\\frac{1}{4}"},
-    {0xBD, "\\frac{1}{2}"}, {0xBE, "\\frac{3}{4}"}, {0xD7, "\\times "}, {0xF7, "\\div "},
-    {0x3B1, "\\alpha "}, {0x3B2, "\\beta "}, {0x3B3, "\\gamma "}, {0x3B4, "\\delta "},
-    {0x3B8, "\\theta "}, {0x3BB, "\\lambda "}, {0x3BC, "\\mu "}, {0x3C0, "\\pi "},
-    {0x3C3, "\\sigma "}, {0x3C6, "\\phi "}, {0x3C9, "\\omega "}, {0x2002, " "}, {0x2003, " "},
-    {0x2009, " "}, {0x200A, " "}, {0x200B, ""}, {0x200C, ""}, {0x200D, ""}, {0x202F, " "}, {0xFEFF, ""}, {0x2060, ""}, {0x2061, ""},
-    {0x2062, ""}, {0x2010, "-"}, {0x2011, "-"}, {0x2012, "-"}, {0x2013, "-"}, {0x2014, "-"}, {0x2212, "-"}, {0x2018, "'"},
-    {0x2019, "'"}, {0x2032, "'"}, {0x2022, "\\cdot "}, {0x2026, "\\ldots "}, {0x2044, "/"},
-    {0x2070, "^{0}"}, {0x2074, "^{4}"}, {0x2075, "^{5}"}, {0x2076, "^{6}"}, {0x2077, "^{7}"},
-    {0x2078, "^{8}"}, {0x2079, "^{9}"}, {0x207F, "^{n}"}, {0x2080, "_{0}"}, {0x2081, "_{1}"},
-    {0x2082, "_{2}"}, {0x2083, "_{3}"}, {0x2084, "_{4}"}, {0x2085, "_{5}"}, {0x2086, "_{6}"},
-    {0x2087, "_{7}"}, {0x2088, "_{8}"}, {0x2089, "_{9}"}, {0x20AC, "\\euro "}, {0x2102, "\\mathbb{C}"},
-    {0x2115, "\\mathbb{N}"}, {0x211D, "\\mathbb{R}"}, {0x2124, "\\mathbb{Z}"}, {0x211A, "\\mathbb{Q}"},
-    {0x2153, "\\frac{1}{3}"}, {0x2154, "\\frac{2}{3}"}, {0x2155, "\\frac{1}{5}"}, {0x2156, "\\frac{2}{5}"},
-    {0x2157, "\\frac{3}{5}"}, {0x2158, "\\frac{4}{5}"}, {0x2159, "\\frac{1}{6}"}, {0x215A, "\\frac{5}{6}"},
-    {0x215B, "\\frac{1}{8}"}, {0x215C, "\\frac{3}{8}"}, {0x215D, "\\frac{5}{8}"}, {0x215E, "\\frac{7}{8}"},
-    {0x2192, "\\to "}, {0x21D2, "\\implies "}, {0x2205, "\\emptyset "}, {0x2208, "\\in "},
-    {0x2215, "/"}, {0x2216, "\\setminus "}, {0x2217, "*"}, {0x2218, "\\circ "}, {0x2219, "\\cdot "}, {0x221A, "\\sqrt "}, {0x221B, "\\sqrt[3] "},
-    {0x221E, "\\infty "}, {0x2223, "|"}, {0x2227, "\\and "}, {0x2228, "\\or "}, {0x2229, "\\cap "},
-    {0x222A, "\\cup "}, {0x2236, ":"}, {0x223C, "\\approx "}, {0x2245, "\\approx "}, {0x2248, "\\approx "}, {0x2260, "\\ne "}, {0x2261, "="},
-    {0x2264, "\\le "}, {0x2265, "\\ge "}, {0x22C5, "\\cdot "}, {0x22C6, "*"}, {0x2A7D, "\\le "}, {0x2A7E, "\\ge "}, {0x2308, "\\lceil "}, {0x2309, "\\rceil "},
-    {0x230A, "\\lfloor "}, {0x230B, "\\rfloor "}, {0x27E8, "\\langle "}, {0x27E9, "\\rangle "},
-    {0x2329, "\\langle "}, {0x232A, "\\rangle "}, {0x00B5, "\\mu "}, {0x3000, " "}, {0x3001, ","}, {0x3002, "."}};
+constexpr CodePoint kCodePoints[] = {{0xA0, " "},
+                                     {0xA2, "\\text{cents}"},
+                                     {0xA3, "\\pounds "},
+                                     {0xB0, "\\circ "},
+                                     {0xB1, "\\pm "},
+                                     {0xB2, "^{2}"},
+                                     {0xB3, "^{3}"},
+                                     {0xB9, "^{1}"},
+                                     {0xB7, "\\cdot "},
+                                     {0xBC, "\\frac{1}{4}"},
+                                     {0xBD, "\\frac{1}{2}"},
+                                     {0xBE, "\\frac{3}{4}"},
+                                     {0xD7, "\\times "},
+                                     {0xF7, "\\div "},
+                                     {0x3B1, "\\alpha "},
+                                     {0x3B2, "\\beta "},
+                                     {0x3B3, "\\gamma "},
+                                     {0x3B4, "\\delta "},
+                                     {0x3B8, "\\theta "},
+                                     {0x3BB, "\\lambda "},
+                                     {0x3BC, "\\mu "},
+                                     {0x3C0, "\\pi "},
+                                     {0x3C3, "\\sigma "},
+                                     {0x3C6, "\\phi "},
+                                     {0x3C9, "\\omega "},
+                                     {0x2002, " "},
+                                     {0x2003, " "},
+                                     {0x2009, " "},
+                                     {0x200A, " "},
+                                     {0x200B, ""},
+                                     {0x200C, ""},
+                                     {0x200D, ""},
+                                     {0x202F, " "},
+                                     {0xFEFF, ""},
+                                     {0x2060, ""},
+                                     {0x2061, ""},
+                                     {0x2062, ""},
+                                     {0x2010, "-"},
+                                     {0x2011, "-"},
+                                     {0x2012, "-"},
+                                     {0x2013, "-"},
+                                     {0x2014, "-"},
+                                     {0x2212, "-"},
+                                     {0x2018, "'"},
+                                     {0x2019, "'"},
+                                     {0x2032, "'"},
+                                     {0x2022, "\\cdot "},
+                                     {0x2026, "\\ldots "},
+                                     {0x2044, "/"},
+                                     {0x2070, "^{0}"},
+                                     {0x2074, "^{4}"},
+                                     {0x2075, "^{5}"},
+                                     {0x2076, "^{6}"},
+                                     {0x2077, "^{7}"},
+                                     {0x2078, "^{8}"},
+                                     {0x2079, "^{9}"},
+                                     {0x207F, "^{n}"},
+                                     {0x2080, "_{0}"},
+                                     {0x2081, "_{1}"},
+                                     {0x2082, "_{2}"},
+                                     {0x2083, "_{3}"},
+                                     {0x2084, "_{4}"},
+                                     {0x2085, "_{5}"},
+                                     {0x2086, "_{6}"},
+                                     {0x2087, "_{7}"},
+                                     {0x2088, "_{8}"},
+                                     {0x2089, "_{9}"},
+                                     {0x20AC, "\\euro "},
+                                     {0x2102, "\\mathbb{C}"},
+                                     {0x2115, "\\mathbb{N}"},
+                                     {0x211D, "\\mathbb{R}"},
+                                     {0x2124, "\\mathbb{Z}"},
+                                     {0x211A, "\\mathbb{Q}"},
+                                     {0x2153, "\\frac{1}{3}"},
+                                     {0x2154, "\\frac{2}{3}"},
+                                     {0x2155, "\\frac{1}{5}"},
+                                     {0x2156, "\\frac{2}{5}"},
+                                     {0x2157, "\\frac{3}{5}"},
+                                     {0x2158, "\\frac{4}{5}"},
+                                     {0x2159, "\\frac{1}{6}"},
+                                     {0x215A, "\\frac{5}{6}"},
+                                     {0x215B, "\\frac{1}{8}"},
+                                     {0x215C, "\\frac{3}{8}"},
+                                     {0x215D, "\\frac{5}{8}"},
+                                     {0x215E, "\\frac{7}{8}"},
+                                     {0x2192, "\\to "},
+                                     {0x21D2, "\\implies "},
+                                     {0x2205, "\\emptyset "},
+                                     {0x2208, "\\in "},
+                                     {0x2215, "/"},
+                                     {0x2216, "\\setminus "},
+                                     {0x2217, "*"},
+                                     {0x2218, "\\circ "},
+                                     {0x2219, "\\cdot "},
+                                     {0x221A, "\\sqrt "},
+                                     {0x221B, "\\sqrt[3] "},
+                                     {0x221E, "\\infty "},
+                                     {0x2223, "|"},
+                                     {0x2227, "\\and "},
+                                     {0x2228, "\\or "},
+                                     {0x2229, "\\cap "},
+                                     {0x222A, "\\cup "},
+                                     {0x2236, ":"},
+                                     {0x223C, "\\approx "},
+                                     {0x2245, "\\approx "},
+                                     {0x2248, "\\approx "},
+                                     {0x2260, "\\ne "},
+                                     {0x2261, "="},
+                                     {0x2264, "\\le "},
+                                     {0x2265, "\\ge "},
+                                     {0x22C5, "\\cdot "},
+                                     {0x22C6, "*"},
+                                     {0x2A7D, "\\le "},
+                                     {0x2A7E, "\\ge "},
+                                     {0x2308, "\\lceil "},
+                                     {0x2309, "\\rceil "},
+                                     {0x230A, "\\lfloor "},
+                                     {0x230B, "\\rfloor "},
+                                     {0x27E8, "\\langle "},
+                                     {0x27E9, "\\rangle "},
+                                     {0x2329, "\\langle "},
+                                     {0x232A, "\\rangle "},
+                                     {0x00B5, "\\mu "},
+                                     {0x3000, " "},
+                                     {0x3001, ","},
+                                     {0x3002, "."}};
 
 // Decodes one code point; false for what is not UTF-8.
 bool Decode(absl::string_view text, size_t at, uint32_t* code, size_t* length) {
   auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
   const unsigned char first = byte(at);
-  size_t n = first < 0x80 ? 1 : (first >> 5) == 6 ? 2 : (first >> 4) == 14 ? 3 : (first >> 3) == 30 ? 4 : 0;
+  size_t n = first < 0x80         ? 1
+             : (first >> 5) == 6  ? 2
+             : (first >> 4) == 14 ? 3
+             : (first >> 3) == 30 ? 4
+                                  : 0;
   if (n == 0 || at + n > text.size()) return false;
   uint32_t value = n == 1 ? first : first & (0xFF >> (n + 1));
   for (size_t i = 1; i < n; ++i) {
@@ -150,8 +360,8 @@ class Lexer {
 
   absl::StatusOr<std::vector<Token>> Run() {
     if (static_cast<int64_t>(text_.size()) > limits_.characters) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("an answer of ", text_.size(), " characters; the limit is ", limits_.characters));
+      return absl::InvalidArgumentError(absl::StrCat(
+          "an answer of ", text_.size(), " characters; the limit is ", limits_.characters));
     }
     if (absl::Status s = ToAscii(); !s.ok()) return s;
     single_dollar_ = std::count(ascii_.begin(), ascii_.end(), '$') ==
@@ -168,14 +378,16 @@ class Lexer {
 
   size_t CountEscapedDollars() const {
     size_t count = 0;
-    for (size_t at = ascii_.find("\\$"); at != std::string::npos; at = ascii_.find("\\$", at + 2)) ++count;
+    for (size_t at = ascii_.find("\\$"); at != std::string::npos; at = ascii_.find("\\$", at + 2))
+      ++count;
     return count;
   }
 
   // Writes every character of Unicode that has a meaning in ASCII; others become a letter command
   // of their own (\uXXXX), which equals only itself.
   absl::Status ToAscii() {
-    bool plain = std::all_of(text_.begin(), text_.end(), [](char c) { return c >= 0x20 && c != 0x7F; });
+    bool plain =
+        std::all_of(text_.begin(), text_.end(), [](char c) { return c >= 0x20 && c != 0x7F; });
     if (plain) {
       ascii_ = std::string(text_);
       return absl::OkStatus();
@@ -244,7 +456,8 @@ class Lexer {
     end_ = end;
     for (at_ = begin; at_ < end_;) {
       const char c = ascii_[at_];
-      if (static_cast<int64_t>(tokens_.size()) > limits_.nodes) return Fail("too many symbols", at_);
+      if (static_cast<int64_t>(tokens_.size()) > limits_.nodes)
+        return Fail("too many symbols", at_);
       if (IsSpace(c) || c == '~') {
         space_ = true;
         ++at_;
@@ -317,7 +530,8 @@ class Lexer {
         i += length + 3;
       }
     }
-    if (absl::StartsWith(absl::string_view(ascii_).substr(i, end_ - i), "{,}") && IsDigit(At(i + 3))) {
+    if (absl::StartsWith(absl::string_view(ascii_).substr(i, end_ - i), "{,}") &&
+        IsDigit(At(i + 3))) {
       point = true;  // a decimal comma
       i += 3;
     } else if (At(i) == '.' && IsDigit(At(i + 1))) {
@@ -325,14 +539,16 @@ class Lexer {
       ++i;
     } else if (At(i) == '.') {
       absl::string_view rest = absl::string_view(ascii_).substr(i + 1, end_ - i - 1);
-      for (absl::string_view mark : {"\\overline", "\\bar", "\\dot", "("}) point = point || absl::StartsWith(rest, mark);
+      for (absl::string_view mark : {"\\overline", "\\bar", "\\dot", "("})
+        point = point || absl::StartsWith(rest, mark);
       if (point) ++i;
     }
     if (point) {
       while (true) {
         while (IsDigit(At(i))) fraction.push_back(ascii_[i++]);
         // 3.141\,592: groups after the point.
-        if (fraction.size() >= 3 && fraction.size() % 3 == 0 && At(i) == '\\' && At(i + 1) == ',' && IsDigit(At(i + 2))) {
+        if (fraction.size() >= 3 && fraction.size() % 3 == 0 && At(i) == '\\' && At(i + 1) == ',' &&
+            IsDigit(At(i + 2))) {
           i += 2;
         } else {
           break;
@@ -351,8 +567,8 @@ class Lexer {
       }
     }
     if (static_cast<int64_t>(digits.size() + fraction.size()) > limits_.digits) {
-      return Fail(absl::StrCat("a number of ", digits.size() + fraction.size(), " digits; the limit is ",
-                               limits_.digits, ","),
+      return Fail(absl::StrCat("a number of ", digits.size() + fraction.size(),
+                               " digits; the limit is ", limits_.digits, ","),
                   begin);
     }
     Token& token = Add(TokenKind::kNumber, digits);
@@ -391,9 +607,12 @@ class Lexer {
 
   // Words and units stay whole; short runs of letters are products: xy, abc, mn.
   bool IsWord(absl::string_view run) const {
-    const bool after_number = !tokens_.empty() && (tokens_.back().kind == TokenKind::kNumber || tokens_.back().text == "}" || tokens_.back().text == "$");
+    const bool after_number =
+        !tokens_.empty() && (tokens_.back().kind == TokenKind::kNumber ||
+                             tokens_.back().text == "}" || tokens_.back().text == "$");
     if (FindUnit(run) != nullptr && (after_number || run.size() > 2)) return true;
-    if (std::all_of(run.begin(), run.end(), [](char c) { return absl::ascii_isupper(static_cast<unsigned char>(c)); }))
+    if (std::all_of(run.begin(), run.end(),
+                    [](char c) { return absl::ascii_isupper(static_cast<unsigned char>(c)); }))
       return true;  // AB, LQSX: names
     if (run.size() >= 4) {
       for (absl::string_view name : {"sin", "cos", "tan", "log", "sqrt"}) {
@@ -404,9 +623,12 @@ class Lexer {
     if (run.size() == 3) {
       bool vowel = run.find_first_of("aeiouyAEIOUY") != absl::string_view::npos;
       bool consecutive = run[1] == run[0] + 1 && run[2] == run[1] + 1;
-      return vowel && !consecutive && run != "xyz" && absl::ascii_islower(static_cast<unsigned char>(run[1]));
+      return vowel && !consecutive && run != "xyz" &&
+             absl::ascii_islower(static_cast<unsigned char>(run[1]));
     }
-    static const auto* two = new Names{"no", "No", "or", "to", "is", "of", "in", "at", "am", "pm", "by", "or", "an", "it", "if", "on", "we", "so", "as", "be", "do"};
+    static const auto* two =
+        new Names{"no", "No", "or", "to", "is", "of", "in", "at", "am", "pm", "by",
+                  "or", "an", "it", "if", "on", "we", "so", "as", "be", "do"};
     return two->contains(run);
   }
 
@@ -466,7 +688,8 @@ class Lexer {
     if (name == "begin" || name == "end" || name == "mathbb") {
       if (At(group) != '{') {
         if (name == "mathbb" && IsAlpha(At(group))) {
-          Add(TokenKind::kCommand, At(group) == 'R' ? std::string("reals") : absl::StrCat("bb", ascii_.substr(group, 1)));
+          Add(TokenKind::kCommand, At(group) == 'R' ? std::string("reals")
+                                                    : absl::StrCat("bb", ascii_.substr(group, 1)));
           at_ = group + 1;
           return absl::OkStatus();
         }
@@ -501,7 +724,8 @@ class Lexer {
 
   // The argument of \text or of a style: words stay text, mathematics is read as such.
   absl::Status Styled(bool text, absl::string_view name, size_t begin, size_t end, int depth) {
-    absl::string_view content = absl::StripAsciiWhitespace(absl::string_view(ascii_).substr(begin, end - begin));
+    absl::string_view content =
+        absl::StripAsciiWhitespace(absl::string_view(ascii_).substr(begin, end - begin));
     const size_t after = end + 1;
     bool letters = false, other = false;
     for (char c : content) {
@@ -512,7 +736,8 @@ class Lexer {
       AddCommand(content);
     } else if (!text && !other && content.size() >= 2) {
       Add(TokenKind::kText, content);
-    } else if (text && letters && !absl::StrContains(content, "$") && !absl::StrContains(content, "\\")) {
+    } else if (text && letters && !absl::StrContains(content, "$") &&
+               !absl::StrContains(content, "\\")) {
       Add(TokenKind::kText, content);
     } else if (!content.empty()) {
       // Braces keep the argument one factor: \mathbf{10}^2, \boxed{a+b}c.
@@ -533,7 +758,6 @@ class Lexer {
   bool space_ = false, single_dollar_ = false;
   int brackets_ = 0;
   std::vector<Token> tokens_;
-
 };
 
 }  // namespace
@@ -544,9 +768,10 @@ absl::StatusOr<std::vector<Token>> Lex(absl::string_view text, const LexerOption
 }
 
 bool HasCommaGroups(absl::string_view text) {
-  for (size_t comma = text.find(','); comma != absl::string_view::npos; comma = text.find(',', comma + 1)) {
-    if (comma > 0 && IsDigit(text[comma - 1]) && comma + 3 < text.size() && IsDigit(text[comma + 1]) &&
-        IsDigit(text[comma + 2]) && IsDigit(text[comma + 3]))
+  for (size_t comma = text.find(','); comma != absl::string_view::npos;
+       comma = text.find(',', comma + 1)) {
+    if (comma > 0 && IsDigit(text[comma - 1]) && comma + 3 < text.size() &&
+        IsDigit(text[comma + 1]) && IsDigit(text[comma + 2]) && IsDigit(text[comma + 3]))
       return true;
   }
   return false;

@@ -1,8 +1,8 @@
 // Tokens of an answer, in LaTeX or plain text.
 //
-// Styling (\left, \displaystyle, \mathbf, thin spaces, …) is gone after this step, synonyms have one
-// name (\dfrac is frac, ≤ and \leqslant are le), and numbers have their thousands separators taken
-// out.
+// Styling (\left, \displaystyle, \mathbf, thin spaces, …) is gone after this step, synonyms have
+// one name (\dfrac is frac, ≤ and \leqslant are le), and numbers have their thousands separators
+// taken out.
 #ifndef E3_REWARD_SERVICE_MATH_LEXER_H_
 #define E3_REWARD_SERVICE_MATH_LEXER_H_
 
@@ -30,8 +30,8 @@ struct Token {
   std::string text;
   std::string fraction;
   std::string exponent;
-  bool point = false;  // a decimal point was written
-  bool space = false;  // white space stands before it
+  bool point = false;   // a decimal point was written
+  bool space = false;   // white space stands before it
   size_t position = 0;  // byte in the answer
 };
 

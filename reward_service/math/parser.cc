@@ -21,21 +21,27 @@ using Result = absl::StatusOr<const Node*>;
 
 const absl::flat_hash_map<absl::string_view, Function>& Functions() {
   static const auto* functions = new absl::flat_hash_map<absl::string_view, Function>{
-      {"sin", Function::kSin}, {"cos", Function::kCos}, {"tan", Function::kTan}, {"cot", Function::kCot},
-      {"sec", Function::kSec}, {"csc", Function::kCsc}, {"arcsin", Function::kArcsin},
-      {"arccos", Function::kArccos}, {"arctan", Function::kArctan}, {"sinh", Function::kSinh},
-      {"cosh", Function::kCosh}, {"tanh", Function::kTanh}, {"arsinh", Function::kArcsinh},
-      {"arcosh", Function::kArccosh}, {"artanh", Function::kArctanh}, {"ln", Function::kLn},
-      {"log", Function::kLog}, {"lg", Function::kLog}, {"exp", Function::kExp}, {"max", Function::kMax},
-      {"min", Function::kMin}, {"gcd", Function::kGcd}, {"lcm", Function::kLcm}};
+      {"sin", Function::kSin},        {"cos", Function::kCos},
+      {"tan", Function::kTan},        {"cot", Function::kCot},
+      {"sec", Function::kSec},        {"csc", Function::kCsc},
+      {"arcsin", Function::kArcsin},  {"arccos", Function::kArccos},
+      {"arctan", Function::kArctan},  {"sinh", Function::kSinh},
+      {"cosh", Function::kCosh},      {"tanh", Function::kTanh},
+      {"arsinh", Function::kArcsinh}, {"arcosh", Function::kArccosh},
+      {"artanh", Function::kArctanh}, {"ln", Function::kLn},
+      {"log", Function::kLog},        {"lg", Function::kLog},
+      {"exp", Function::kExp},        {"max", Function::kMax},
+      {"min", Function::kMin},        {"gcd", Function::kGcd},
+      {"lcm", Function::kLcm}};
   return *functions;
 }
 
 const absl::flat_hash_set<absl::string_view>& Greek() {
   static const auto* names = new absl::flat_hash_set<absl::string_view>{
-      "alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda",
-      "mu", "nu", "xi", "rho", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega", "Gamma", "Delta",
-      "Theta", "Lambda", "Xi", "Sigma", "Upsilon", "Phi", "Psi", "Omega", "ell", "hbar"};
+      "alpha", "beta",    "gamma", "delta", "epsilon", "zeta",  "eta",   "theta",  "iota",
+      "kappa", "lambda",  "mu",    "nu",    "xi",      "rho",   "sigma", "tau",    "upsilon",
+      "phi",   "chi",     "psi",   "omega", "Gamma",   "Delta", "Theta", "Lambda", "Xi",
+      "Sigma", "Upsilon", "Phi",   "Psi",   "Omega",   "ell",   "hbar"};
   return *names;
 }
 
@@ -64,7 +70,8 @@ class Parser {
     bool approximate = false;
     if (Peek().kind == TokenKind::kText) {  // \text{The answer is } 5
       std::string text = absl::AsciiStrToLower(absl::StripAsciiWhitespace(Peek().text));
-      if (absl::EndsWith(text, " is") || absl::EndsWith(text, ":") || absl::EndsWith(text, "=")) ++at_;
+      if (absl::EndsWith(text, " is") || absl::EndsWith(text, ":") || absl::EndsWith(text, "="))
+        ++at_;
     }
     while (std::optional<Relation> relation = RelationOf(Peek())) {
       if (*relation != Relation::kEqual && *relation != Relation::kApprox) break;
@@ -83,7 +90,9 @@ class Parser {
   }
 
  private:
-  const Token& Peek(size_t ahead = 0) const { return tokens_[std::min(at_ + ahead, tokens_.size() - 1)]; }
+  const Token& Peek(size_t ahead = 0) const {
+    return tokens_[std::min(at_ + ahead, tokens_.size() - 1)];
+  }
   bool IsSymbol(char c, size_t ahead = 0) const {
     const Token& token = Peek(ahead);
     return token.kind == TokenKind::kSymbol && token.text[0] == c;
@@ -113,7 +122,8 @@ class Parser {
   // Trees lean to the left where operators of one kind follow one another; their height is bounded.
   static constexpr int kMaxChain = 500;
   static absl::Status TooLong() {
-    return absl::ResourceExhaustedError(absl::StrCat("more than ", kMaxChain, " operators in a row"));
+    return absl::ResourceExhaustedError(
+        absl::StrCat("more than ", kMaxChain, " operators in a row"));
   }
 
   // Counts a level of nesting while it lives.
@@ -124,7 +134,8 @@ class Parser {
   };
   absl::Status CheckSize() const {
     if (depth_ > limits_.depth)
-      return absl::ResourceExhaustedError(absl::StrCat("nested more than ", limits_.depth, " deep"));
+      return absl::ResourceExhaustedError(
+          absl::StrCat("nested more than ", limits_.depth, " deep"));
     if (static_cast<int64_t>(arena_->size()) > limits_.nodes)
       return absl::ResourceExhaustedError(absl::StrCat("more than ", limits_.nodes, " terms"));
     return absl::OkStatus();
@@ -136,7 +147,8 @@ class Parser {
     std::string text = absl::AsciiStrToLower(token.text);
     absl::string_view t = absl::StripAsciiWhitespace(text);
     while (!t.empty() && (t[0] == ',' || t[0] == ';' || t[0] == ' ')) t.remove_prefix(1);
-    while (!t.empty() && (t.back() == ',' || t.back() == ';' || t.back() == ' ')) t.remove_suffix(1);
+    while (!t.empty() && (t.back() == ',' || t.back() == ';' || t.back() == ' '))
+      t.remove_suffix(1);
     return t.empty() || t == "and" || t == "or";
   }
 
@@ -157,7 +169,8 @@ class Parser {
     if (t.text == "]" && brackets_ == 0) return false;  // ]1, 2[
     if (t.kind == TokenKind::kSymbol) return absl::StrContains(")]}&", t.text);
     if (t.kind == TokenKind::kCommand)
-      return t.text == "}" || t.text == "rangle" || t.text == "\\" || absl::StartsWith(t.text, "end:");
+      return t.text == "}" || t.text == "rangle" || t.text == "\\" ||
+             absl::StartsWith(t.text, "end:");
     return false;
   }
 
@@ -169,7 +182,8 @@ class Parser {
       E3_ASSIGN_OR_RETURN(NodePointer item, RelationChain());
       items.push_back(item);
       if (static_cast<int64_t>(items.size()) > limits_.list_items)
-        return absl::ResourceExhaustedError(absl::StrCat("a list of more than ", limits_.list_items));
+        return absl::ResourceExhaustedError(
+            absl::StrCat("a list of more than ", limits_.list_items));
       if (!TakeSeparator()) break;
     }
     if (items.empty()) return Unexpected();
@@ -191,10 +205,12 @@ class Parser {
 
   Result Ratio() {
     E3_ASSIGN_OR_RETURN(NodePointer first, Sets());
-    const bool to = Peek().kind == TokenKind::kText && absl::StripAsciiWhitespace(Peek().text) == "to";
+    const bool to =
+        Peek().kind == TokenKind::kText && absl::StripAsciiWhitespace(Peek().text) == "to";
     if (set_builder_ || !(IsSymbol(':') || to)) return first;
     Node* ratio = arena_->New(Kind::kRatio, {first});
-    while (IsSymbol(':') || (Peek().kind == TokenKind::kText && absl::StripAsciiWhitespace(Peek().text) == "to")) {
+    while (IsSymbol(':') ||
+           (Peek().kind == TokenKind::kText && absl::StripAsciiWhitespace(Peek().text) == "to")) {
       ++at_;
       E3_ASSIGN_OR_RETURN(NodePointer next, Sets());
       ratio->args.push_back(next);
@@ -215,13 +231,19 @@ class Parser {
     for (int count = 0;; ++count) {
       if (count > kMaxChain) return TooLong();
       Kind kind;
-      if (IsCommand("cup")) kind = Kind::kUnion;
-      else if (IsCommand("cap")) kind = Kind::kIntersection;
-      else if (IsCommand("setminus")) kind = Kind::kDifference;
-      else if (IsSymbol('\\')) kind = Kind::kDifference;
+      if (IsCommand("cup"))
+        kind = Kind::kUnion;
+      else if (IsCommand("cap"))
+        kind = Kind::kIntersection;
+      else if (IsCommand("setminus"))
+        kind = Kind::kDifference;
+      else if (IsSymbol('\\'))
+        kind = Kind::kDifference;
       // (−∞, 1) U (2, ∞): a plain U.
-      else if (Peek().kind == TokenKind::kLetter && Peek().text == "U" && IsSetLike(left)) kind = Kind::kUnion;
-      else return left;
+      else if (Peek().kind == TokenKind::kLetter && Peek().text == "U" && IsSetLike(left))
+        kind = Kind::kUnion;
+      else
+        return left;
       ++at_;
       E3_ASSIGN_OR_RETURN(NodePointer right, Sum());
       left = arena_->New(kind, {left, right});
@@ -230,7 +252,8 @@ class Parser {
   }
 
   static bool IsSetLike(NodePointer node) {
-    return node->kind == Kind::kSequence || node->kind == Kind::kSet || node->kind == Kind::kUnion || node->kind == Kind::kReals;
+    return node->kind == Kind::kSequence || node->kind == Kind::kSet ||
+           node->kind == Kind::kUnion || node->kind == Kind::kReals;
   }
 
   Result Sum() {
@@ -238,7 +261,8 @@ class Parser {
     std::vector<NodePointer> terms = {first};
     while (true) {
       // ℝ − {3}: a difference of sets.
-      if (IsSymbol('-') && terms.size() == 1 && (first->kind == Kind::kReals || first->kind == Kind::kUnion)) {
+      if (IsSymbol('-') && terms.size() == 1 &&
+          (first->kind == Kind::kReals || first->kind == Kind::kUnion)) {
         ++at_;
         E3_ASSIGN_OR_RETURN(NodePointer right, Product());
         return arena_->New(Kind::kDifference, {first, right});
@@ -277,7 +301,8 @@ class Parser {
   static bool IsTrailingUnit(const std::vector<NodePointer>& terms) {
     if (terms.back()->name == "%" || terms.back()->name == "°") return false;
     return std::none_of(terms.begin(), terms.end() - 1, [](NodePointer t) {
-      return t->kind == Kind::kMeasure || (t->kind == Kind::kNegative && t->args[0]->kind == Kind::kMeasure);
+      return t->kind == Kind::kMeasure ||
+             (t->kind == Kind::kNegative && t->args[0]->kind == Kind::kMeasure);
     });
   }
 
@@ -328,14 +353,17 @@ class Parser {
         return false;
       case TokenKind::kSymbol:
         // ]1, 2[: a bracket that nothing follows closes.
-        if (t.text == "[") return Peek(1).kind != TokenKind::kEnd && !IsCommand("cup", 1) && !IsSymbol(',', 1);
+        if (t.text == "[")
+          return Peek(1).kind != TokenKind::kEnd && !IsCommand("cup", 1) && !IsSymbol(',', 1);
         return t.text == "(" || t.text == "{" || (t.text == "|" && bars_ == 0);
       case TokenKind::kCommand:
-        return t.text == "frac" || t.text == "sqrt" || t.text == "cbrt" || t.text == "pi" || t.text == "infty" ||
-               t.text == "binom" || t.text == "lfloor" || t.text == "lceil" || t.text == "{" || t.text == "sum" ||
-               t.text == "prod" || t.text == "langle" || t.text == "triangle" || t.text == "abs" || t.text == "overline" ||
-               t.text == "floor" || t.text == "ceil" || t.text == "angle" || Greek().contains(t.text) ||
-               Functions().contains(t.text) || absl::StartsWith(t.text, "begin:") || absl::StartsWith(t.text, "U");
+        return t.text == "frac" || t.text == "sqrt" || t.text == "cbrt" || t.text == "pi" ||
+               t.text == "infty" || t.text == "binom" || t.text == "lfloor" || t.text == "lceil" ||
+               t.text == "{" || t.text == "sum" || t.text == "prod" || t.text == "langle" ||
+               t.text == "triangle" || t.text == "abs" || t.text == "overline" ||
+               t.text == "floor" || t.text == "ceil" || t.text == "angle" ||
+               Greek().contains(t.text) || Functions().contains(t.text) ||
+               absl::StartsWith(t.text, "begin:") || absl::StartsWith(t.text, "U");
       case TokenKind::kEnd:
         return false;
     }
@@ -379,13 +407,15 @@ class Parser {
   }
 
   NodePointer Times(NodePointer a, NodePointer b) {
-    if (a->kind == Kind::kMeasure && b->kind != Kind::kMeasure && a->name != "%" && a->name != "°") {
+    if (a->kind == Kind::kMeasure && b->kind != Kind::kMeasure && a->name != "%" &&
+        a->name != "°") {
       // $5 · 3, 5 cm · 3: the unit is the product's.
       Node* measure = arena_->New(Kind::kMeasure, {Times(a->args[0], b)});
       measure->name = a->name;
       return measure;
     }
-    if (b->kind == Kind::kMeasure && b->name != "%" && b->name != "°" && a->kind != Kind::kMeasure) {
+    if (b->kind == Kind::kMeasure && b->name != "%" && b->name != "°" &&
+        a->kind != Kind::kMeasure) {
       Node* measure = arena_->New(Kind::kMeasure, {Times(a, b->args[0])});
       measure->name = b->name;
       return measure;
@@ -414,7 +444,8 @@ class Parser {
     if (TakeSymbol('-')) {
       E3_ASSIGN_OR_RETURN(NodePointer value, Unary());
       if (value->kind == Kind::kMeasure) {
-        Node* measure = arena_->New(Kind::kMeasure, {arena_->New(Kind::kNegative, {value->args[0]})});
+        Node* measure =
+            arena_->New(Kind::kMeasure, {arena_->New(Kind::kNegative, {value->args[0]})});
         measure->name = value->name;
         return measure;
       }
@@ -528,7 +559,8 @@ class Parser {
         unit = "euro";
       } else if ((Peek().kind == TokenKind::kText && !IsSeparatorText(Peek()) &&
                   absl::StripAsciiWhitespace(Peek().text) != "to") ||
-                 (Peek().kind == TokenKind::kWord && !IsSeparatorText(Peek()) && IsValue(value) && (FindUnit(Peek().text) != nullptr || Peek().space))) {
+                 (Peek().kind == TokenKind::kWord && !IsSeparatorText(Peek()) && IsValue(value) &&
+                  (FindUnit(Peek().text) != nullptr || Peek().space))) {
         if (!IsValue(value) && Peek().kind == TokenKind::kWord) break;
         unit = TakeUnit();
       } else if (IsSymbol('\'') && value->kind == Kind::kVariable) {
@@ -562,10 +594,12 @@ class Parser {
       } else if (IsSymbol('^') && Peek(1).kind == TokenKind::kNumber) {
         absl::StrAppend(&unit, "^", Peek(1).text);
         at_ += 2;
-      } else if (IsSymbol('^') && IsSymbol('{', 1) && Peek(2).kind == TokenKind::kNumber && IsSymbol('}', 3)) {
+      } else if (IsSymbol('^') && IsSymbol('{', 1) && Peek(2).kind == TokenKind::kNumber &&
+                 IsSymbol('}', 3)) {
         absl::StrAppend(&unit, "^", Peek(2).text);
         at_ += 4;
-      } else if (IsSymbol('/') && (Peek(1).kind == TokenKind::kText || Peek(1).kind == TokenKind::kWord)) {
+      } else if (IsSymbol('/') &&
+                 (Peek(1).kind == TokenKind::kText || Peek(1).kind == TokenKind::kWord)) {
         unit += '/';
         ++at_;
       } else {
@@ -649,8 +683,8 @@ class Parser {
       }
       if (group && !TakeSymbol('}')) return Unexpected();
       if (repeated.empty()) return Unexpected();
-    } else if (IsSymbol('(') && !Peek().space && Peek(1).kind == TokenKind::kNumber && !Peek(1).point && IsSymbol(')', 2) &&
-               Peek(3).kind == TokenKind::kEnd) {
+    } else if (IsSymbol('(') && !Peek().space && Peek(1).kind == TokenKind::kNumber &&
+               !Peek(1).point && IsSymbol(')', 2) && Peek(3).kind == TokenKind::kEnd) {
       repeated = Peek(1).text;
       at_ += 3;
     } else if (IsCommand("ldots")) {
@@ -660,7 +694,8 @@ class Parser {
       for (size_t period = 1; period * 2 <= fraction.size() && repeated.empty(); ++period) {
         if (period == 1 && fraction.size() < 3) continue;
         absl::string_view tail = absl::string_view(fraction).substr(fraction.size() - period);
-        absl::string_view before = absl::string_view(fraction).substr(fraction.size() - 2 * period, period);
+        absl::string_view before =
+            absl::string_view(fraction).substr(fraction.size() - 2 * period, period);
         bool thrice = period > 1 || fraction[fraction.size() - 3] == fraction.back();
         if (tail == before && thrice) repeated = std::string(tail);
       }
@@ -692,9 +727,11 @@ class Parser {
     ++at_;
     const bool group = TakeSymbol('{');
     int64_t base = 0;
-    if (Peek().kind == TokenKind::kNumber && !Peek().point && Peek().text.size() <= 2) base = std::stoll(Peek().text);
+    if (Peek().kind == TokenKind::kNumber && !Peek().point && Peek().text.size() <= 2)
+      base = std::stoll(Peek().text);
     if (Peek().kind == TokenKind::kText || Peek().kind == TokenKind::kWord) {
-      static const char* kNames[] = {"two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"};
+      static const char* kNames[] = {"two",   "three", "four", "five",   "six",   "seven",
+                                     "eight", "nine",  "ten",  "eleven", "twelve"};
       std::string name = absl::AsciiStrToLower(Peek().text);
       for (int i = 0; i < 11; ++i) {
         if (name == kNames[i]) base = i + 2;
@@ -706,7 +743,8 @@ class Parser {
     }
     ++at_;
     if (group && !TakeSymbol('}')) return Unexpected();
-    if (digits.size() > 2000) return absl::ResourceExhaustedError("more than 2000 digits in a base");
+    if (digits.size() > 2000)
+      return absl::ResourceExhaustedError("more than 2000 digits in a base");
     Node* node = arena_->New(Kind::kBased);
     node->base = static_cast<int>(base);
     node->name = absl::AsciiStrToLower(digits);
@@ -739,14 +777,14 @@ class Parser {
       absl::StatusOr<NodePointer> t = Argument(), b = absl::InternalError("");
       if (t.ok()) b = Argument();
       if (t.ok() && b.ok()) top = *t, bottom = *b;
-    } else if (Peek().kind == TokenKind::kNumber && Peek().space && IsSymbol('/', 1) && Peek(2).kind == TokenKind::kNumber &&
-               !Peek().point && !Peek(2).point) {
+    } else if (Peek().kind == TokenKind::kNumber && Peek().space && IsSymbol('/', 1) &&
+               Peek(2).kind == TokenKind::kNumber && !Peek().point && !Peek(2).point) {
       E3_ASSIGN_OR_RETURN(top, NumberLiteral());
       ++at_;
       E3_ASSIGN_OR_RETURN(bottom, NumberLiteral());
     }
-    if (top != nullptr && top->kind == Kind::kNumber && bottom->kind == Kind::kNumber && top->number.IsInteger() &&
-        bottom->number.IsInteger() && top->number.Sign() > 0 &&
+    if (top != nullptr && top->kind == Kind::kNumber && bottom->kind == Kind::kNumber &&
+        top->number.IsInteger() && bottom->number.IsInteger() && top->number.Sign() > 0 &&
         fmpq_cmp(top->number.get(), bottom->number.get()) < 0) {
       Node* mixed = arena_->New(Kind::kNumber);
       fmpq_div(mixed->number.get(), top->number.get(), bottom->number.get());
@@ -875,10 +913,12 @@ class Parser {
   Result Name() {
     const Token& t = Peek();
     ++at_;
-    if (t.kind == TokenKind::kLetter && t.text == "e" && !IsSymbol('_')) return arena_->New(Kind::kE);
-    if (t.kind == TokenKind::kLetter && t.text == "i" && !IsSymbol('_')) return arena_->New(Kind::kI);
-    if (t.kind == TokenKind::kLetter && (t.text == "f" || t.text == "g" || t.text == "h") && IsSymbol('(') &&
-        !Peek().space) {
+    if (t.kind == TokenKind::kLetter && t.text == "e" && !IsSymbol('_'))
+      return arena_->New(Kind::kE);
+    if (t.kind == TokenKind::kLetter && t.text == "i" && !IsSymbol('_'))
+      return arena_->New(Kind::kI);
+    if (t.kind == TokenKind::kLetter && (t.text == "f" || t.text == "g" || t.text == "h") &&
+        IsSymbol('(') && !Peek().space) {
       ++at_;
       E3_ASSIGN_OR_RETURN(NodePointer argument, List());
       if (!TakeSymbol(')')) return Unexpected();
@@ -912,8 +952,9 @@ class Parser {
     ++at_;
     const bool group = TakeSymbol('{');
     std::string subscript;
-    while (Peek().kind == TokenKind::kNumber || Peek().kind == TokenKind::kLetter || Peek().kind == TokenKind::kWord ||
-           Peek().kind == TokenKind::kText || (group && (IsSymbol(',') || IsSymbol('+') || IsSymbol('-')))) {
+    while (Peek().kind == TokenKind::kNumber || Peek().kind == TokenKind::kLetter ||
+           Peek().kind == TokenKind::kWord || Peek().kind == TokenKind::kText ||
+           (group && (IsSymbol(',') || IsSymbol('+') || IsSymbol('-')))) {
       subscript += Peek().text;
       ++at_;
       if (!group) break;
@@ -941,12 +982,14 @@ class Parser {
     bars_ = bars;
     matrix_depth_ = matrix_depth;
     set_builder_ = builder;
-    if (!(IsSymbol(')') || IsSymbol(']') || (IsSymbol('[') && inside->kind == Kind::kList))) return Unexpected();
+    if (!(IsSymbol(')') || IsSymbol(']') || (IsSymbol('[') && inside->kind == Kind::kList)))
+      return Unexpected();
     const char close = Peek().text[0];
     ++at_;
     if (inside->kind != Kind::kList) {
       if ((open == '(') != (close == ')')) return Fail("a bracket that is not closed by its like");
-      if (inside->kind == Kind::kText || (open == '[' && inside->kind == Kind::kVariable)) return inside;
+      if (inside->kind == Kind::kText || (open == '[' && inside->kind == Kind::kVariable))
+        return inside;
       return inside;
     }
     Node* sequence = arena_->New(Kind::kSequence, inside->args);
@@ -983,7 +1026,8 @@ class Parser {
     if (name == "frac") {
       if (IsSymbol('(')) {  // frac(1, 2)
         E3_ASSIGN_OR_RETURN(NodePointer pair, Brackets());
-        if (pair->kind == Kind::kSequence && pair->args.size() == 2) return arena_->New(Kind::kQuotient, pair->args);
+        if (pair->kind == Kind::kSequence && pair->args.size() == 2)
+          return arena_->New(Kind::kQuotient, pair->args);
         return Unexpected();
       }
       E3_ASSIGN_OR_RETURN(NodePointer top, Argument());
@@ -1020,7 +1064,10 @@ class Parser {
     }
     if (name == "abs" || name == "floor" || name == "ceil") {
       E3_ASSIGN_OR_RETURN(NodePointer value, Argument());
-      return Call(name == "abs" ? Function::kAbs : name == "floor" ? Function::kFloor : Function::kCeiling, {value});
+      return Call(name == "abs"     ? Function::kAbs
+                  : name == "floor" ? Function::kFloor
+                                    : Function::kCeiling,
+                  {value});
     }
     if (name == "lfloor" || name == "lceil") {
       const int bars = bars_;
@@ -1035,13 +1082,16 @@ class Parser {
       E3_ASSIGN_OR_RETURN(NodePointer inside, List());
       if (!TakeCommand("rangle")) return Unexpected();
       Node* sequence = arena_->New(Kind::kSequence);
-      if (inside->kind == Kind::kList) sequence->args = inside->args;
-      else sequence->args = {inside};
+      if (inside->kind == Kind::kList)
+        sequence->args = inside->args;
+      else
+        sequence->args = {inside};
       sequence->open = '<';
       sequence->close = '>';
       return sequence;
     }
-    if (name == "sum" || name == "prod") return BigOperator(name == "sum" ? Function::kSigma : Function::kPi);
+    if (name == "sum" || name == "prod")
+      return BigOperator(name == "sum" ? Function::kSigma : Function::kPi);
     if (name == "overline") {
       // \overline{AB}: a segment; \overline{z} stays a name of its own.
       E3_ASSIGN_OR_RETURN(NodePointer value, Argument());
@@ -1052,9 +1102,11 @@ class Parser {
     }
     if (name == "overset" || name == "stackrel") return Unexpected();
     if (name == "triangle" || name == "angle" || name == "measuredangle") {
-      if (Peek().kind == TokenKind::kWord || Peek().kind == TokenKind::kLetter || Peek().kind == TokenKind::kText) {
+      if (Peek().kind == TokenKind::kWord || Peek().kind == TokenKind::kLetter ||
+          Peek().kind == TokenKind::kText) {
         Node* variable = arena_->New(Kind::kVariable);
-        while (Peek().kind == TokenKind::kWord || Peek().kind == TokenKind::kLetter || Peek().kind == TokenKind::kText) {
+        while (Peek().kind == TokenKind::kWord || Peek().kind == TokenKind::kLetter ||
+               Peek().kind == TokenKind::kText) {
           variable->name += Peek().text;
           ++at_;
         }
@@ -1095,8 +1147,10 @@ class Parser {
     bars_ = bars;
     if (!TakeCommand("}")) return Unexpected();
     Node* set = arena_->New(Kind::kSet);
-    if (inside->kind == Kind::kList) set->args = inside->args;
-    else set->args = {inside};
+    if (inside->kind == Kind::kList)
+      set->args = inside->args;
+    else
+      set->args = {inside};
     return set;
   }
 
@@ -1112,8 +1166,8 @@ class Parser {
         E3_ASSIGN_OR_RETURN(upper, Argument());
       }
     }
-    if (lower == nullptr || upper == nullptr || lower->kind != Kind::kRelation || lower->args.size() != 2 ||
-        lower->relations[0] != Relation::kEqual ||
+    if (lower == nullptr || upper == nullptr || lower->kind != Kind::kRelation ||
+        lower->args.size() != 2 || lower->relations[0] != Relation::kEqual ||
         (lower->args[0]->kind != Kind::kVariable && lower->args[0]->kind != Kind::kI)) {
       return Fail("a sum or product needs bounds such as _{k=1}^{n}");
     }
@@ -1155,15 +1209,18 @@ class Parser {
     std::vector<NodePointer> args;
     if (IsSymbol('(') || IsSymbol('{') || IsSymbol('[')) {
       E3_ASSIGN_OR_RETURN(NodePointer argument, IsSymbol('{') ? Group() : Brackets());
-      if (argument->kind == Kind::kSequence || argument->kind == Kind::kList) args = argument->args;
+      if (argument->kind == Kind::kSequence || argument->kind == Kind::kList)
+        args = argument->args;
       else {
-        E3_ASSIGN_OR_RETURN(argument, IsSymbol('!') || IsSymbol('^') ? PowerOf(argument) : Result(argument));
+        E3_ASSIGN_OR_RETURN(argument,
+                            IsSymbol('!') || IsSymbol('^') ? PowerOf(argument) : Result(argument));
         args = {argument};
       }
     } else {
       // \sin 2x \cos x: the argument ends where the next function begins.
       E3_ASSIGN_OR_RETURN(NodePointer argument, Unary());
-      while (StartsFactor(tokens_[at_ - 1].kind == TokenKind::kNumber) && !(Peek().kind == TokenKind::kCommand && Functions().contains(Peek().text)) &&
+      while (StartsFactor(tokens_[at_ - 1].kind == TokenKind::kNumber) &&
+             !(Peek().kind == TokenKind::kCommand && Functions().contains(Peek().text)) &&
              !IsSymbol('(') && !IsSymbol('[')) {
         E3_ASSIGN_OR_RETURN(NodePointer factor, Power());
         argument = Times(argument, factor);
@@ -1175,7 +1232,8 @@ class Parser {
       }
       args = {argument};
     }
-    const bool many = function == Function::kMax || function == Function::kMin || function == Function::kGcd || function == Function::kLcm;
+    const bool many = function == Function::kMax || function == Function::kMin ||
+                      function == Function::kGcd || function == Function::kLcm;
     if (!many && args.size() != 1) return Fail(absl::StrCat("\\", name, " takes one argument"));
     Node* call = arena_->New(Kind::kFunction, std::move(args));
     call->function = function;
@@ -1185,8 +1243,9 @@ class Parser {
     }
     NodePointer value = call;
     int64_t exponent = 0;
-    if (power != nullptr && power->kind == Kind::kNegative && power->args[0]->kind == Kind::kNumber &&
-        power->args[0]->number.FitsInt(&exponent) && exponent == 1 && function >= Function::kSin && function <= Function::kTan) {
+    if (power != nullptr && power->kind == Kind::kNegative &&
+        power->args[0]->kind == Kind::kNumber && power->args[0]->number.FitsInt(&exponent) &&
+        exponent == 1 && function >= Function::kSin && function <= Function::kTan) {
       call->function = function == Function::kSin   ? Function::kArcsin
                        : function == Function::kCos ? Function::kArccos
                                                     : Function::kArctan;  // \sin^{-1}
@@ -1212,7 +1271,8 @@ class Parser {
       ++at_;
     }
     const bool matrix = absl::EndsWith(kind, "matrix") || kind == "array";
-    if (!matrix && kind != "aligned" && kind != "align" && kind != "align*" && kind != "gathered" && kind != "equation")
+    if (!matrix && kind != "aligned" && kind != "align" && kind != "align*" && kind != "gathered" &&
+        kind != "equation")
       return Fail(absl::StrCat("\\begin{", kind, "} is not an answer that is known"));
     ++matrix_depth_;
     const int bars = bars_;
@@ -1223,7 +1283,8 @@ class Parser {
       if (Peek().kind == TokenKind::kEnd) return Unexpected();
       if (TakeCommand("\\")) {
         if (columns > 0) {
-          if (node->columns != 0 && node->columns != columns) return Fail("rows of different lengths");
+          if (node->columns != 0 && node->columns != columns)
+            return Fail("rows of different lengths");
           node->columns = columns;
           ++node->rows;
         }
@@ -1248,7 +1309,8 @@ class Parser {
       ++node->rows;
     }
     if (node->args.empty()) return Fail("an empty matrix");
-    if (!matrix) return node->args.size() == 1 ? node->args[0] : arena_->New(Kind::kList, node->args);
+    if (!matrix)
+      return node->args.size() == 1 ? node->args[0] : arena_->New(Kind::kList, node->args);
     if (kind == "array" && node->args.size() == 1) return node->args[0];
     return node;
   }
@@ -1266,17 +1328,21 @@ class Parser {
 
 const absl::flat_hash_map<absl::string_view, int>& NumberWords() {
   static const auto* words = new absl::flat_hash_map<absl::string_view, int>{
-      {"zero", 0}, {"one", 1}, {"two", 2}, {"three", 3}, {"four", 4}, {"five", 5}, {"six", 6}, {"seven", 7},
-      {"eight", 8}, {"nine", 9}, {"ten", 10}, {"eleven", 11}, {"twelve", 12}, {"thirteen", 13}, {"fourteen", 14},
-      {"fifteen", 15}, {"sixteen", 16}, {"seventeen", 17}, {"eighteen", 18}, {"nineteen", 19}, {"twenty", 20}};
+      {"zero", 0},     {"one", 1},      {"two", 2},        {"three", 3},     {"four", 4},
+      {"five", 5},     {"six", 6},      {"seven", 7},      {"eight", 8},     {"nine", 9},
+      {"ten", 10},     {"eleven", 11},  {"twelve", 12},    {"thirteen", 13}, {"fourteen", 14},
+      {"fifteen", 15}, {"sixteen", 16}, {"seventeen", 17}, {"eighteen", 18}, {"nineteen", 19},
+      {"twenty", 20}};
   return *words;
 }
 
 NodePointer TextNode(absl::string_view text, Arena* arena) {
   std::string name = NormalizeText(text);
-  if (auto it = NumberWords().find(name); it != NumberWords().end()) return arena->Integer(it->second);
+  if (auto it = NumberWords().find(name); it != NumberWords().end())
+    return arena->Integer(it->second);
   static const auto* empty = new absl::flat_hash_set<absl::string_view>{
-      "no solution", "no solutions", "no real solution", "no real solutions", "none", "empty", "empty set", "the empty set", "nosolution", "nosolutions"};
+      "no solution", "no solutions", "no real solution", "no real solutions", "none",
+      "empty",       "empty set",    "the empty set",    "nosolution",        "nosolutions"};
   Node* node = arena->New(empty->contains(name) ? Kind::kSet : Kind::kText);
   if (node->kind == Kind::kText) node->name = std::move(name);
   return node;
@@ -1340,15 +1406,18 @@ std::optional<std::string> OnlyWords(const std::vector<Token>& tokens) {
 
 }  // namespace
 
-Result Parse(absl::string_view text, const LexerOptions& options, const Limits& limits, Arena* arena) {
+Result Parse(absl::string_view text, const LexerOptions& options, const Limits& limits,
+             Arena* arena) {
   E3_ASSIGN_OR_RETURN(std::vector<Token> tokens, Lex(text, options, limits));
   return Parser(std::move(tokens), limits, arena).Answer();
 }
 
-Result ParseAnswer(absl::string_view text, const LexerOptions& options, const Limits& limits, Arena* arena) {
+Result ParseAnswer(absl::string_view text, const LexerOptions& options, const Limits& limits,
+                   Arena* arena) {
   absl::StatusOr<std::vector<Token>> tokens = Lex(text, options, limits);
   if (tokens.ok()) {
-    if (std::optional<std::string> words = OnlyWords(*tokens)) return TextList(*words, limits, arena);
+    if (std::optional<std::string> words = OnlyWords(*tokens))
+      return TextList(*words, limits, arena);
     Result parsed = Parser(*std::move(tokens), limits, arena).Answer();
     if (parsed.ok() || absl::IsResourceExhausted(parsed.status())) return parsed;
   } else if (static_cast<int64_t>(text.size()) > limits.characters) {
@@ -1368,14 +1437,16 @@ std::string NormalizeText(absl::string_view text) {
       while (end < text.size() && absl::ascii_isalpha(static_cast<unsigned char>(text[end]))) ++end;
       absl::string_view name = text.substr(i + 1, end - i - 1);
       if (name.empty()) {
-        if (end < text.size() && (text[end] == ' ' || text[end] == ',' || text[end] == ';')) space = true;
-        else if (end < text.size() && text[end] != '!') out.push_back(text[end]);
+        if (end < text.size() && (text[end] == ' ' || text[end] == ',' || text[end] == ';'))
+          space = true;
+        else if (end < text.size() && text[end] != '!')
+          out.push_back(text[end]);
         i = std::min(end, text.size() - 1);
         continue;
       }
       static const auto* styling = new absl::flat_hash_set<absl::string_view>{
-          "text", "textbf", "textit", "textrm", "mathrm", "mathbf", "mbox", "left", "right", "displaystyle", "quad",
-          "textnormal", "boxed", "operatorname", "emph"};
+          "text",  "textbf",       "textit", "textrm",     "mathrm", "mathbf",       "mbox", "left",
+          "right", "displaystyle", "quad",   "textnormal", "boxed",  "operatorname", "emph"};
       if (!styling->contains(name)) absl::StrAppend(&out, "\\", name);
       i = end - 1;
     } else if (absl::ascii_isspace(static_cast<unsigned char>(c)) || c == '~') {
@@ -1388,8 +1459,10 @@ std::string NormalizeText(absl::string_view text) {
     }
   }
   absl::string_view trimmed = out;
-  while (!trimmed.empty() && absl::StrContains(" .,;:!?()", trimmed.substr(0, 1))) trimmed.remove_prefix(1);
-  while (!trimmed.empty() && absl::StrContains(" .,;:!?()", trimmed.substr(trimmed.size() - 1))) trimmed.remove_suffix(1);
+  while (!trimmed.empty() && absl::StrContains(" .,;:!?()", trimmed.substr(0, 1)))
+    trimmed.remove_prefix(1);
+  while (!trimmed.empty() && absl::StrContains(" .,;:!?()", trimmed.substr(trimmed.size() - 1)))
+    trimmed.remove_suffix(1);
   return std::string(trimmed);
 }
 

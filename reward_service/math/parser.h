@@ -22,8 +22,8 @@
 
 namespace e3::math {
 
-// Parses an answer. InvalidArgument "… at character N" when it is not mathematics, ResourceExhausted
-// beyond `limits`. Nodes live in `arena`.
+// Parses an answer. InvalidArgument "… at character N" when it is not mathematics,
+// ResourceExhausted beyond `limits`. Nodes live in `arena`.
 absl::StatusOr<const Node*> Parse(absl::string_view text, const LexerOptions& options,
                                   const Limits& limits, Arena* arena);
 

@@ -42,7 +42,8 @@ class Builder {
       }
       case Kind::kIntersection:
       case Kind::kDifference: {
-        std::optional<RealSet> left = Build(*node.args[0], subject), right = Build(*node.args[1], subject);
+        std::optional<RealSet> left = Build(*node.args[0], subject),
+                               right = Build(*node.args[1], subject);
         if (left && right && node.kind == Kind::kDifference) right = Complement(*right);
         if (!left || !right) return std::nullopt;
         return Intersect(*left, *right);
@@ -59,7 +60,8 @@ class Builder {
     for (const Piece& x : a) {
       for (const Piece& y : b) {
         Piece piece = x;
-        std::optional<int> low = Order(*x.low, *y.low, work_), high = Order(*x.high, *y.high, work_);
+        std::optional<int> low = Order(*x.low, *y.low, work_),
+                           high = Order(*x.high, *y.high, work_);
         if (!low || !high) return std::nullopt;
         if (*low < 0) {
           piece.low = y.low;
@@ -99,7 +101,9 @@ class Builder {
       for (size_t k = i; k > 0; --k) {
         std::optional<int> order = Order(*kept[k].low, *kept[k - 1].low, work_);
         if (!order) known = false;
-        if (!order || *order > 0 || (*order == 0 && (!kept[k].low_closed || kept[k - 1].low_closed))) break;
+        if (!order || *order > 0 ||
+            (*order == 0 && (!kept[k].low_closed || kept[k - 1].low_closed)))
+          break;
         std::swap(kept[k], kept[k - 1]);
       }
     }
@@ -161,7 +165,8 @@ class Builder {
     *subject = node.args[static_cast<size_t>(subject_at)];
     RealSet set = {{Infinity(-1), Infinity(1), false, false}};
     for (size_t i = 0; i < node.relations.size(); ++i) {
-      const bool left = static_cast<int>(i) + 1 == subject_at, right = static_cast<int>(i) == subject_at;
+      const bool left = static_cast<int>(i) + 1 == subject_at,
+                 right = static_cast<int>(i) == subject_at;
       if (!left && !right) return std::nullopt;
       const Node* bound = left ? node.args[i] : node.args[i + 1];
       Relation relation = node.relations[i];
@@ -215,13 +220,16 @@ std::optional<RealSet> ToRealSet(const Node& node, Work* work, Arena* arena, con
   return Builder(work, arena).Build(node, subject);
 }
 
-std::optional<RealSet> ListToRealSet(const Node& list, bool all, Work* work, Arena* arena, const Node** subject) {
+std::optional<RealSet> ListToRealSet(const Node& list, bool all, Work* work, Arena* arena,
+                                     const Node** subject) {
   Builder builder(work, arena);
   std::optional<RealSet> result;
   for (const Node* arg : list.args) {
     std::optional<RealSet> part = builder.Build(*arg, subject);
     if (!part) return std::nullopt;
-    result = !result ? part : all ? builder.Intersect(*result, *part) : builder.Union(*result, *part);
+    result = !result ? part
+             : all   ? builder.Intersect(*result, *part)
+                     : builder.Union(*result, *part);
     if (!result) return std::nullopt;
   }
   return result;
@@ -231,7 +239,8 @@ std::optional<bool> SameSet(const RealSet& a, const RealSet& b, Work* work) {
   if (a.size() != b.size()) return false;
   for (size_t i = 0; i < a.size(); ++i) {
     if (a[i].low_closed != b[i].low_closed || a[i].high_closed != b[i].high_closed) return false;
-    std::optional<int> low = Order(*a[i].low, *b[i].low, work), high = Order(*a[i].high, *b[i].high, work);
+    std::optional<int> low = Order(*a[i].low, *b[i].low, work),
+                       high = Order(*a[i].high, *b[i].high, work);
     if (!low || !high) return std::nullopt;
     if (*low != 0 || *high != 0) return false;
   }

@@ -25,7 +25,8 @@ using RealSet = std::vector<Piece>;
 std::optional<RealSet> ToRealSet(const Node& node, Work* work, Arena* arena, const Node** subject);
 
 // As ToRealSet for a list of inequalities joined by "or" (`all` false) or "and" (`all` true).
-std::optional<RealSet> ListToRealSet(const Node& list, bool all, Work* work, Arena* arena, const Node** subject);
+std::optional<RealSet> ListToRealSet(const Node& list, bool all, Work* work, Arena* arena,
+                                     const Node** subject);
 
 // nullopt when ends cannot be compared.
 std::optional<bool> SameSet(const RealSet& a, const RealSet& b, Work* work);

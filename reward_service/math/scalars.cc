@@ -29,7 +29,8 @@ int64_t Log2(acb_srcptr value) {
   return bits;
 }
 
-Comparison Say(Truth truth, const char* rule, absl::string_view equal, absl::string_view different) {
+Comparison Say(Truth truth, const char* rule, absl::string_view equal,
+               absl::string_view different) {
   switch (truth) {
     case Truth::kEqual:
       return {true, rule, std::string(equal)};
@@ -49,7 +50,8 @@ Truth CompareBalls(const Node& gold, const Node& answer, const Assignment& value
     Ball g, a, difference;
     Outcome og = EvaluateBall(gold, values, precision, work, &g);
     Outcome oa = og == Outcome::kValue ? EvaluateBall(answer, values, precision, work, &a) : og;
-    if (og == Outcome::kOther || oa == Outcome::kOther || og == Outcome::kLimit || oa == Outcome::kLimit)
+    if (og == Outcome::kOther || oa == Outcome::kOther || og == Outcome::kLimit ||
+        oa == Outcome::kLimit)
       return Truth::kUnknown;
     if (og == Outcome::kUndefined || oa == Outcome::kUndefined) {
       if (precision >= 576) return Truth::kUndefined;
@@ -60,7 +62,8 @@ Truth CompareBalls(const Node& gold, const Node& answer, const Assignment& value
     if (!acb_contains_zero(difference.get())) return Truth::kDifferent;
     const int64_t size = Log2(g.get());
     if (precision >= 576 && RadiusBelow(difference.get(), -128) &&
-        RadiusBelow(difference.get(), size < 0 && size > -100000 && !acb_contains_zero(g.get()) ? size - 256 : -128))
+        RadiusBelow(difference.get(),
+                    size < 0 && size > -100000 && !acb_contains_zero(g.get()) ? size - 256 : -128))
       return Truth::kEqual;
     if (size > 15000) return Truth::kUnknown;
     precision = precision >= 576 ? std::max(precision * 2, size + 512) : precision * 3;
@@ -94,9 +97,10 @@ std::vector<std::string> AllVariables(const Node& a, const Node& b) {
 }
 
 bool SameTree(const Node& a, const Node& b) {
-  if (a.kind != b.kind || a.function != b.function || a.name != b.name || a.args.size() != b.args.size() ||
-      a.relations != b.relations || a.open != b.open || a.close != b.close || !(a.number == b.number) ||
-      a.negative != b.negative || a.base != b.base || a.rows != b.rows)
+  if (a.kind != b.kind || a.function != b.function || a.name != b.name ||
+      a.args.size() != b.args.size() || a.relations != b.relations || a.open != b.open ||
+      a.close != b.close || !(a.number == b.number) || a.negative != b.negative ||
+      a.base != b.base || a.rows != b.rows)
     return false;
   for (size_t i = 0; i < a.args.size(); ++i) {
     if (!SameTree(*a.args[i], *b.args[i])) return false;
@@ -105,12 +109,13 @@ bool SameTree(const Node& a, const Node& b) {
 }
 
 bool HasApply(const Node& node) {
-  return node.kind == Kind::kApply ||
-         std::any_of(node.args.begin(), node.args.end(), [](const Node* a) { return HasApply(*a); });
+  return node.kind == Kind::kApply || std::any_of(node.args.begin(), node.args.end(),
+                                                  [](const Node* a) { return HasApply(*a); });
 }
 
 // Identities with variables.
-Truth CompareExpressions(const Node& gold, const Node& answer, const std::vector<std::string>& names, Work* work) {
+Truth CompareExpressions(const Node& gold, const Node& answer,
+                         const std::vector<std::string>& names, Work* work) {
   int agreed = 0;
   bool rational = true;
   for (uint64_t seed = 1; seed <= 8 && agreed < 3; ++seed) {
@@ -173,27 +178,33 @@ Truth WithinRounding(const Node& gold, const Node& answer, int digits, Work* wor
   arb_pow_ui(acb_realref(bound.get()), acb_realref(bound.get()), static_cast<ulong>(digits), 256);
   arb_mul_2exp_si(acb_realref(bound.get()), acb_realref(bound.get()), 1);
   arb_inv(acb_realref(bound.get()), acb_realref(bound.get()), 256);
-  return arb_gt(acb_realref(size.get()), acb_realref(bound.get())) ? Truth::kDifferent : Truth::kEqual;
+  return arb_gt(acb_realref(size.get()), acb_realref(bound.get())) ? Truth::kDifferent
+                                                                   : Truth::kEqual;
 }
 
-const Node* Magnitude(const Node* node) { return node->kind == Kind::kNegative ? node->args[0] : node; }
+const Node* Magnitude(const Node* node) {
+  return node->kind == Kind::kNegative ? node->args[0] : node;
+}
 
 // Applies the rule "rounded" to two different values; nullopt when the gold answer is no rounded
 // decimal.
-std::optional<Comparison> CompareRounded(const Node& gold, const Node& answer, const Options& options, Work* work) {
+std::optional<Comparison> CompareRounded(const Node& gold, const Node& answer,
+                                         const Options& options, Work* work) {
   const Node& decimal = *Magnitude(&gold);
   if (decimal.kind != Kind::kNumber) return std::nullopt;
   if (options.precision) {
     if (decimal.decimals < 0) return std::nullopt;
     Truth truth = WithinRounding(gold, answer, *options.precision, work);
-    return Say(truth, "rounded", absl::StrCat("equal to ", *options.precision, " digits after the point"),
+    return Say(truth, "rounded",
+               absl::StrCat("equal to ", *options.precision, " digits after the point"),
                absl::StrCat("different within ", *options.precision, " digits after the point"));
   }
   const bool approximate = decimal.approximate || gold.approximate;
   if (decimal.decimals < (approximate ? 0 : 2)) return std::nullopt;
   const Node& other = *Magnitude(&answer);
   if (other.kind == Kind::kNumber && other.decimals >= 0) {
-    if (other.decimals <= decimal.decimals) return std::nullopt;  // as rounded as the gold answer: exact
+    if (other.decimals <= decimal.decimals)
+      return std::nullopt;  // as rounded as the gold answer: exact
   } else if (!approximate) {
     // An exact form that a terminating decimal equals would have been written out.
     Outcome outcome;
@@ -215,13 +226,15 @@ std::optional<Comparison> CompareRounded(const Node& gold, const Node& answer, c
     }
   }
   Truth truth = WithinRounding(gold, answer, decimal.decimals, work);
-  return Say(truth, "rounded", absl::StrCat("rounds to the gold answer's ", decimal.decimals, " digits"),
+  return Say(truth, "rounded",
+             absl::StrCat("rounds to the gold answer's ", decimal.decimals, " digits"),
              absl::StrCat("does not round to the gold answer's ", decimal.decimals, " digits"));
 }
 
 Comparison CompareExact(const Node& gold, const Node& answer, Work* work) {
   if (int g = InfinitySign(gold), a = InfinitySign(answer); g != 0 || a != 0)
-    return Say(g == a ? Truth::kEqual : Truth::kDifferent, "number", "both infinite", "only one of them is this infinity");
+    return Say(g == a ? Truth::kEqual : Truth::kDifferent, "number", "both infinite",
+               "only one of them is this infinity");
   work->Restart();
   Outcome og, oa;
   std::optional<Rational> g = ExactValue(gold, work, &og), a;
@@ -231,18 +244,22 @@ Comparison CompareExact(const Node& gold, const Node& answer, Work* work) {
   if (oa == Outcome::kUndefined) return Say(Truth::kUndefined, "", "", "");
   if (g && a) {
     if (*g == *a) return Say(Truth::kEqual, "rational", "the same rational number", "");
-    return Say(Truth::kDifferent, "rational", "", absl::StrCat(a->ToString(), " is not ", g->ToString()));
+    return Say(Truth::kDifferent, "rational", "",
+               absl::StrCat(a->ToString(), " is not ", g->ToString()));
   }
   work->Restart();
   std::vector<std::string> names = AllVariables(gold, answer);
   if (names.empty() && !HasApply(gold) && !HasApply(answer)) {
     Truth truth = CompareBalls(gold, answer, {}, work);
-    if (truth == Truth::kUnknown && SameTree(gold, answer)) return {true, "identical", "the same expression"};
+    if (truth == Truth::kUnknown && SameTree(gold, answer))
+      return {true, "identical", "the same expression"};
     return Say(truth, "number", "equal to 128 bits and more", "different numbers");
   }
   Truth truth = CompareExpressions(gold, answer, names, work);
-  if (truth == Truth::kUnknown && SameTree(gold, answer)) return {true, "identical", "the same expression"};
-  return Say(truth, "expression", "equal for all values of the variables", "different for some values of the variables");
+  if (truth == Truth::kUnknown && SameTree(gold, answer))
+    return {true, "identical", "the same expression"};
+  return Say(truth, "expression", "equal for all values of the variables",
+             "different for some values of the variables");
 }
 
 // `node` with every \log without a base read to base e.
@@ -259,7 +276,8 @@ const Node* NaturalLog(const Node* node, Arena* arena) {
 }
 
 bool Has(const Node& node, bool (*test)(const Node&)) {
-  return test(node) || std::any_of(node.args.begin(), node.args.end(), [&](const Node* a) { return Has(*a, test); });
+  return test(node) || std::any_of(node.args.begin(), node.args.end(),
+                                   [&](const Node* a) { return Has(*a, test); });
 }
 
 }  // namespace
@@ -270,15 +288,18 @@ int InfinitySign(const Node& node) {
   return 0;
 }
 
-Comparison CompareScalars(const Node& gold, const Node& answer, const Options& options, Work* work) {
+Comparison CompareScalars(const Node& gold, const Node& answer, const Options& options,
+                          Work* work) {
   Comparison exact = CompareExact(gold, answer, work);
   if (exact.equal) return exact;
-  if (std::optional<Comparison> rounded = CompareRounded(gold, answer, options, work)) return *rounded;
+  if (std::optional<Comparison> rounded = CompareRounded(gold, answer, options, work))
+    return *rounded;
   // \log may be the natural logarithm, in both answers or in the one beside the other's \ln.
   auto bare = [](const Node& n) { return n.bare_log; };
   if (Has(gold, bare) || Has(answer, bare)) {
     Arena arena;
-    Comparison natural = CompareExact(*NaturalLog(&gold, &arena), *NaturalLog(&answer, &arena), work);
+    Comparison natural =
+        CompareExact(*NaturalLog(&gold, &arena), *NaturalLog(&answer, &arena), work);
     if (natural.equal) return natural;
   }
   return exact;
@@ -294,7 +315,8 @@ Comparison CompareUpToFactor(const Node& gold, const Node& answer, bool positive
     int n = 0;
     bool rational = true;
     for (uint64_t seed = 11; seed < 18 && n < 4; ++seed) {
-      Outcome og = EvaluateModulo(gold, seed, work, &g[n]), oa = EvaluateModulo(answer, seed, work, &a[n]);
+      Outcome og = EvaluateModulo(gold, seed, work, &g[n]),
+              oa = EvaluateModulo(answer, seed, work, &a[n]);
       if (og == Outcome::kUndefined || oa == Outcome::kUndefined) continue;
       if (og != Outcome::kValue || oa != Outcome::kValue) {
         rational = false;
@@ -306,7 +328,8 @@ Comparison CompareUpToFactor(const Node& gold, const Node& answer, bool positive
       constexpr uint64_t kPrime = (uint64_t{1} << 61) - 1;
       bool same = g[0] != 0 && a[0] != 0;
       for (int i = 1; i < 4 && same; ++i) {
-        same = static_cast<unsigned __int128>(g[i]) * a[0] % kPrime == static_cast<unsigned __int128>(a[i]) * g[0] % kPrime;
+        same = static_cast<unsigned __int128>(g[i]) * a[0] % kPrime ==
+               static_cast<unsigned __int128>(a[i]) * g[0] % kPrime;
       }
       return Say(same ? Truth::kEqual : Truth::kDifferent, "equation", kEqual, kDifferent);
     }
@@ -321,15 +344,18 @@ Comparison CompareUpToFactor(const Node& gold, const Node& answer, bool positive
     if (acb_contains_zero(a.get()) || acb_contains_zero(g.get())) continue;
     if (!acb_is_real(g.get()) || !acb_is_real(a.get())) continue;
     acb_div(ratio.get(), g.get(), a.get(), 256);
-    if (positive && arb_is_negative(acb_realref(ratio.get()))) return Say(Truth::kDifferent, "inequality", "", "the other direction");
+    if (positive && arb_is_negative(acb_realref(ratio.get())))
+      return Say(Truth::kDifferent, "inequality", "", "the other direction");
     if (points++ == 0) {
       acb_set(first.get(), ratio.get());
     } else {
       acb_sub(ratio.get(), ratio.get(), first.get(), 256);
-      if (!acb_contains_zero(ratio.get())) return Say(Truth::kDifferent, positive ? "inequality" : "equation", "", kDifferent);
+      if (!acb_contains_zero(ratio.get()))
+        return Say(Truth::kDifferent, positive ? "inequality" : "equation", "", kDifferent);
     }
   }
-  return Say(points >= 3 ? Truth::kEqual : Truth::kUnknown, positive ? "inequality" : "equation", kEqual, kDifferent);
+  return Say(points >= 3 ? Truth::kEqual : Truth::kUnknown, positive ? "inequality" : "equation",
+             kEqual, kDifferent);
 }
 
 std::optional<int> Order(const Node& a, const Node& b, Work* work) {
@@ -338,7 +364,8 @@ std::optional<int> Order(const Node& a, const Node& b, Work* work) {
   if (!IsScalar(a) || !IsScalar(b)) return std::nullopt;
   work->Restart();
   Rational x, y;
-  if (EvaluateExactly(a, {}, work, &x) == Outcome::kValue && EvaluateExactly(b, {}, work, &y) == Outcome::kValue) {
+  if (EvaluateExactly(a, {}, work, &x) == Outcome::kValue &&
+      EvaluateExactly(b, {}, work, &y) == Outcome::kValue) {
     int order = fmpq_cmp(x.get(), y.get());
     return order < 0 ? -1 : order > 0 ? 1 : 0;
   }

@@ -32,10 +32,13 @@ std::set<std::string> Same(const std::string& answer) {
   same.insert("\\displaystyle " + answer);
   same.insert(absl::StrCat("$", answer, "$"));
   same.insert(absl::StrReplaceAll(answer, {{"\\dfrac", "\\frac"}, {"\\tfrac", "\\frac"}}));
-  same.insert(absl::StrReplaceAll(absl::StrReplaceAll(answer, {{"\\dfrac", "\\frac"}}), {{"\\frac", "\\dfrac"}}));
+  same.insert(absl::StrReplaceAll(absl::StrReplaceAll(answer, {{"\\dfrac", "\\frac"}}),
+                                  {{"\\frac", "\\dfrac"}}));
   if (!absl::StrContains(answer, "\\left"))
-    same.insert(absl::StrReplaceAll(answer, {{"(", "\\left("}, {")", "\\right)"}, {"[", "\\left["}, {"]", "\\right]"}}));
-  if (absl::StrContains(answer, "\\sqrt[")) same.erase(absl::StrReplaceAll(answer, {{"[", "\\left["}, {"]", "\\right]"}}));
+    same.insert(absl::StrReplaceAll(
+        answer, {{"(", "\\left("}, {")", "\\right)"}, {"[", "\\left["}, {"]", "\\right]"}}));
+  if (absl::StrContains(answer, "\\sqrt["))
+    same.erase(absl::StrReplaceAll(answer, {{"[", "\\left["}, {"]", "\\right]"}}));
   std::string changed = answer;
   static const RE2 kFraction("^(-?)\\\\[dt]?frac\\{(\\d+)\\}\\{(\\d+)\\}$");
   std::string sign, top, bottom;
@@ -58,10 +61,12 @@ std::set<std::string> Same(const std::string& answer) {
   static const RE2 kPair("^([^,()\\[\\]{}]+),([^,()\\[\\]{}]+)$");
   std::string first, second;
   static const RE2 kThousands("\\d,(\\\\!)?\\d{3}(\\D|$)");
-  if (RE2::FullMatch(answer, kPair, &first, &second) && !RE2::PartialMatch(answer, kThousands) && !absl::StrContains(answer, "\\text"))
+  if (RE2::FullMatch(answer, kPair, &first, &second) && !RE2::PartialMatch(answer, kThousands) &&
+      !absl::StrContains(answer, "\\text"))
     same.insert(absl::StrCat(second, ", ", first));
   static const RE2 kUnion("^([^u]+)\\\\cup([^u]+)$");
-  if (RE2::FullMatch(answer, kUnion, &first, &second)) same.insert(absl::StrCat(second, " \\cup ", first));
+  if (RE2::FullMatch(answer, kUnion, &first, &second))
+    same.insert(absl::StrCat(second, " \\cup ", first));
   same.erase(answer);
   return same;
 }
@@ -74,7 +79,8 @@ std::set<std::string> Other(const std::string& answer) {
   re2::StringPiece rest(answer), match;
   std::vector<std::pair<size_t, std::string>> numbers;
   while (RE2::FindAndConsume(&rest, kNumber, &match)) {
-    if (match.size() < 10) numbers.emplace_back(static_cast<size_t>(match.data() - answer.data()), std::string(match));
+    if (match.size() < 10)
+      numbers.emplace_back(static_cast<size_t>(match.data() - answer.data()), std::string(match));
   }
   for (size_t i : {size_t{0}, numbers.size() - 1}) {
     if (numbers.empty()) break;
@@ -87,21 +93,26 @@ std::set<std::string> Other(const std::string& answer) {
   }
   const bool words = absl::StartsWith(answer, "\\text") || absl::StartsWith(answer, "\\mbox");
   static const RE2 kZero("^[^1-9a-zA-Z]*$|^0\\D");  // -0 is 0
-  const bool zero = RE2::PartialMatch(answer, kZero) || absl::StrContains(answer, "0 \\\\ 0") || absl::StrContains(answer, "0 & 0 \\\\ 0 & 0");
+  const bool zero = RE2::PartialMatch(answer, kZero) || absl::StrContains(answer, "0 \\\\ 0") ||
+                    absl::StrContains(answer, "0 & 0 \\\\ 0 & 0");
   if (absl::StartsWith(answer, "-")) {
     other.insert(answer.substr(1));
-  } else if (!words && !zero && (absl::ascii_isdigit(static_cast<unsigned char>(answer[0])) || answer[0] == '\\') && !absl::StrContains(answer, ":")) {
+  } else if (!words && !zero &&
+             (absl::ascii_isdigit(static_cast<unsigned char>(answer[0])) || answer[0] == '\\') &&
+             !absl::StrContains(answer, ":")) {
     other.insert("-" + answer);
   }
   static const RE2 kPoint("^\\(([^,()]*),([^,()]*)\\)$");
   std::string x, y;
-  if (RE2::FullMatch(answer, kPoint, &x, &y) && absl::StripAsciiWhitespace(x) != absl::StripAsciiWhitespace(y))
+  if (RE2::FullMatch(answer, kPoint, &x, &y) &&
+      absl::StripAsciiWhitespace(x) != absl::StripAsciiWhitespace(y))
     other.insert(absl::StrCat("(", y, ",", x, ")"));
   static const RE2 kInterval("^\\[([^,\\[\\]()]*),([^,\\[\\]()]*)([\\])])$");
   std::string close;
   if (RE2::FullMatch(answer, kInterval, &x, &y, &close)) {
     other.insert(absl::StrCat("(", x, ",", y, close));
-    if (!absl::StrContains(y, "infty")) other.insert(absl::StrCat("[", x, ",", y, close == "]" ? ")" : "]"));
+    if (!absl::StrContains(y, "infty"))
+      other.insert(absl::StrCat("[", x, ",", y, close == "]" ? ")" : "]"));
   }
   other.erase(answer);
   return other;
@@ -116,7 +127,8 @@ int Run(const std::string& folder) {
   int64_t answers = 0, missing = 0, same = 0, other = 0, wrong = 0, few = 0;
   std::string line, rule;
   auto fail = [&](const std::string& what, const std::string& answer, const std::string& gold) {
-    if (++wrong <= 50) std::cout << what << ": " << answer << " against " << gold << " (" << rule << ")\n";
+    if (++wrong <= 50)
+      std::cout << what << ": " << answer << " against " << gold << " (" << rule << ")\n";
   };
   while (std::getline(file, line)) {
     nlohmann::json row = nlohmann::json::parse(line);
@@ -138,8 +150,9 @@ int Run(const std::string& folder) {
       if (Score(s, gold, &rule) != 0) fail("the same", s, gold);
     }
   }
-  std::cout << answers << " answers (" << missing << " rows have none), " << same << " other spellings, " << other
-            << " changed ones, " << wrong << " wrong verdicts, " << few << " answers with fewer than two spellings\n";
+  std::cout << answers << " answers (" << missing << " rows have none), " << same
+            << " other spellings, " << other << " changed ones, " << wrong << " wrong verdicts, "
+            << few << " answers with fewer than two spellings\n";
   return wrong == 0 && few == 0 && answers > 7000 ? 0 : 1;
 }
 

@@ -25,7 +25,8 @@ void Tokenize(v1::ScoreRequest* request) {
 
 TEST_CASE("one request scores a response at every budget, as cuts of it would be scored") {
   const std::vector<std::string> responses = {
-      "I think it is \\boxed{5}. Wait, let me check. It is \\boxed{7} and not \\boxed{\\frac{10}{2}} or \\boxed{8",
+      "I think it is \\boxed{5}. Wait, let me check. It is \\boxed{7} and not "
+      "\\boxed{\\frac{10}{2}} or \\boxed{8",
       "no answer at all", "\\boxed{5}", ""};
   for (const std::string& response : responses) {
     v1::ScoreRequest request = Math(response, "5");
@@ -89,7 +90,8 @@ TEST_CASE("what is not UTF-8 is judged, and replies are UTF-8") {
 }
 
 TEST_CASE("limits of a request are kept, and only lower the server's") {
-  v1::ScoreRequest request = Math("\\boxed{" + std::string(300, '9') + "}", std::string(300, '9') + ".0");
+  v1::ScoreRequest request =
+      Math("\\boxed{" + std::string(300, '9') + "}", std::string(300, '9') + ".0");
   CHECK(Scorer().Score(request).score() == 1);
   request.mutable_limits()->set_digits(100);
   CHECK(Scorer().Score(request).score() == 0);
@@ -117,10 +119,12 @@ class ParityTask final : public TaskVerifier {
 };
 
 TEST_CASE("a task of one's own plugs in") {
-  RegisterTask("parity", [](absl::string_view problem) -> absl::StatusOr<std::unique_ptr<TaskVerifier>> {
-    if (problem != "even") return absl::InvalidArgumentError("the problem must be \"even\"");
-    return std::make_unique<ParityTask>();
-  });
+  RegisterTask("parity",
+               [](absl::string_view problem) -> absl::StatusOr<std::unique_ptr<TaskVerifier>> {
+                 if (problem != "even")
+                   return absl::InvalidArgumentError("the problem must be \"even\"");
+                 return std::make_unique<ParityTask>();
+               });
   v1::ScoreRequest request;
   request.set_response("1234");
   request.mutable_plugin()->set_name("parity");
@@ -139,7 +143,8 @@ TEST_CASE("the cache gives the verdicts that would be made, from many threads, a
     threads.emplace_back([&, t] {
       for (int i = 0; i < 2000; ++i) {
         const int n = (i * 7 + t) % 150;
-        v1::ScoreReply reply = cached.Score(Math(absl::StrCat("\\boxed{\\frac{", n, "}{", 150 - n, "}}"), absl::StrCat(n % 3, "/1")));
+        v1::ScoreReply reply = cached.Score(Math(
+            absl::StrCat("\\boxed{\\frac{", n, "}{", 150 - n, "}}"), absl::StrCat(n % 3, "/1")));
         const bool right = n % 3 == 0 ? n == 0 : n == (n % 3) * (150 - n);
         wrong += reply.score() != (right ? 1 : 0);
       }
