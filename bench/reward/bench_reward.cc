@@ -22,7 +22,9 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using Json = nlohmann::ordered_json;
 
-double Seconds(Clock::time_point begin) { return std::chrono::duration<double>(Clock::now() - begin).count(); }
+double Seconds(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
 
 struct Pair {
   std::string gold, response;
@@ -39,7 +41,8 @@ std::vector<Pair> Read(const char* path) {
   return pairs;
 }
 
-// Each pair is judged `repeats` times; the best time of each counts for the percentiles, all for the rate.
+// Each pair is judged `repeats` times; the best time of each counts for the percentiles, all for
+// the rate.
 Json Math(const std::vector<Pair>& pairs, int repeats) {
   std::vector<double> best(pairs.size(), 1e9);
   Json verdicts = Json::array();
@@ -66,18 +69,24 @@ Json Math(const std::vector<Pair>& pairs, int repeats) {
 
 Json Countdown() {
   const CountdownVerifier verifier({{65, 37, 14, 56}, 172});
-  const std::string reasoning = "Try: 65 + 61 = 126, 126 + 37 = 163, no.\nWait, try 56 + 14 = 70, 70 + 65 = 135, 135 + 37 = 172.\n";
+  const std::string reasoning =
+      "Try: 65 + 61 = 126, 126 + 37 = 163, no.\nWait, try 56 + 14 = 70, 70 + 65 = 135, 135 + 37 = "
+      "172.\n";
   const std::vector<std::string> responses = {
-      reasoning + "<answer> ( 56 + 14 ) + 65 + 37 </answer>", reasoning + "<answer>56 + 14 + 65 - 37</answer>",
-      reasoning + "<answer>(56 * 14 - 65) / 37</answer>", reasoning + "<answer>56 + 14 + 65</answer>"};
+      reasoning + "<answer> ( 56 + 14 ) + 65 + 37 </answer>",
+      reasoning + "<answer>56 + 14 + 65 - 37</answer>",
+      reasoning + "<answer>(56 * 14 - 65) / 37</answer>",
+      reasoning + "<answer>56 + 14 + 65</answer>"};
   const Clock::time_point begin = Clock::now();
   int64_t count = 0;
   double score = 0;
   while (Seconds(begin) < 2) {
-    for (int i = 0; i < 1000; ++i) score += Verify(verifier, responses[static_cast<size_t>(i) % responses.size()])->score;
+    for (int i = 0; i < 1000; ++i)
+      score += Verify(verifier, responses[static_cast<size_t>(i) % responses.size()])->score;
     count += 1000;
   }
-  return {{"per_second", static_cast<double>(count) / Seconds(begin)}, {"mean_score", score / static_cast<double>(count)}};
+  return {{"per_second", static_cast<double>(count) / Seconds(begin)},
+          {"mean_score", score / static_cast<double>(count)}};
 }
 
 Json Grpc(const std::vector<Pair>& pairs, const std::string& address, double seconds) {
@@ -111,7 +120,11 @@ Json Grpc(const std::vector<Pair>& pairs, const std::string& address, double sec
   const double total = Seconds(begin);
   writer.join();
   absl::Status status = FromGrpc(stream->Finish());
-  return {{"per_second", static_cast<double>(received) / total}, {"sent", sent}, {"received", received}, {"errors", errors}, {"status", status.ToString()}};
+  return {{"per_second", static_cast<double>(received) / total},
+          {"sent", sent},
+          {"received", received},
+          {"errors", errors},
+          {"status", status.ToString()}};
 }
 
 }  // namespace

@@ -145,7 +145,35 @@ class Comparer {
   }
 
  private:
-  Comparison Dispatch(const Node& g, const Node& a) {
+  // Without conditions on parameters ("n ∈ ℤ"), and with "x ≠ 0, 1" in full.
+  const Node* Tidied(const Node* node) {
+    if (node->kind != Kind::kList) return node;
+    auto is_condition = [](const Node* item) {
+      return item->kind == Kind::kRelation && item->relations[0] == Relation::kIn &&
+             item->args[1]->kind == Kind::kVariable &&
+             absl::StartsWith(item->args[1]->name, "\\bb");
+    };
+    const Node& first = *node->args[0];
+    const bool unequal = first.kind == Kind::kRelation &&
+                         first.relations[0] == Relation::kNotEqual && first.args.size() == 2;
+    if (!unequal && std::none_of(node->args.begin(), node->args.end(), is_condition)) return node;
+    Node* copy = Copy(*node);
+    copy->args.clear();
+    for (const Node* item : node->args) {
+      if (is_condition(item)) continue;
+      if (unequal && IsScalar(*item)) {
+        Node* relation = Copy(first);
+        relation->args[1] = item;
+        item = relation;
+      }
+      copy->args.push_back(item);
+    }
+    return copy->args.size() == 1 ? copy->args[0] : copy->args.empty() ? node : copy;
+  }
+
+  Comparison Dispatch(const Node& gold, const Node& answer) {
+    const Node &g = *Tidied(&gold), &a = *Tidied(&answer);
+
     if (!work_->Spend(1) && work_->timed_out()) return Different("undecided", "no time left");
     if (g.kind == Kind::kRelation || a.kind == Kind::kRelation) return CompareRelations(g, a);
     if (IsMulti(g) || IsMulti(a)) return CompareLists(g, a);
@@ -264,7 +292,9 @@ class Comparer {
   Comparison CompareLists(const Node& g, const Node& a) {
     // A tuple in one and the same values in order in the other.
     if (IsTuple(g) && a.kind == Kind::kList) return InOrder(g, a);
-    if (g.kind == Kind::kList && IsTuple(a) && a.args.size() > 2) return InOrder(g, a);
+    // Not for two plain values: (−2, 2) is an interval, or a point.
+    if (g.kind == Kind::kList && IsTuple(a) && (a.args.size() > 2 || LabelsDiffer(g.args, a.args)))
+      return InOrder(g, a);
     if (IsSetNode(g) && a.kind == Kind::kList &&
         std::all_of(a.args.begin(), a.args.end(),
                     [](const Node* n) { return IsSetNode(*n) || n->kind == Kind::kSequence; })) {
@@ -369,22 +399,18 @@ class Comparer {
 
   Comparison CompareRelations(const Node& g, const Node& a) {
     if (IsInequality(g) || IsInequality(a)) {
+      if (g.kind == Kind::kList || a.kind == Kind::kList) {
+        if (std::optional<Comparison> sets = CompareInequalityLists(g, a)) return *sets;
+      }
       const Node *gs = nullptr, *as = nullptr;
-      std::optional<RealSet> sg = g.kind == Kind::kList
-                                      ? ListToRealSet(g, false, work_, arena_, &gs)
-                                      : ToRealSet(g, work_, arena_, &gs);
-      std::optional<RealSet> sa = a.kind == Kind::kList
-                                      ? ListToRealSet(a, false, work_, arena_, &as)
-                                      : ToRealSet(a, work_, arena_, &as);
+      std::optional<RealSet> sg = ToRealSet(g, work_, arena_, &gs);
+      std::optional<RealSet> sa = ToRealSet(a, work_, arena_, &as);
       if (sg && sa) {
         if (!SameSubject(gs, as)) return Different("set", "about different quantities");
         std::optional<bool> same = SameSet(*sg, *sa, work_);
         if (same)
           return *same ? Comparison{true, "set", "the same set of numbers"}
                        : Different("set", "different sets of numbers");
-      }
-      if (a.kind == Kind::kList || g.kind == Kind::kList) {
-        if (std::optional<Comparison> sets = CompareInequalityLists(g, a)) return *sets;
       }
       if (IsInequality(g) && IsInequality(a)) return CompareInequalities(g, a);
       // x ∈ {1, 2} against 1, 2.
@@ -481,7 +507,18 @@ class Comparer {
     std::string squeezed =
         absl::StrReplaceAll(absl::AsciiStrToLower(text),
                             {{" ", ""}, {"-", ""}, {"_", ""}, {"'", ""}, {",", ""}, {".", ""}});
-    if (absl::StartsWith(text, "the ")) squeezed.erase(0, 3);
+    for (absl::string_view prefix : {"the ", "option ", "choice "}) {
+      if (absl::StartsWith(text, prefix)) squeezed.erase(0, prefix.size() - 1);
+    }
+    // January 5th
+    for (size_t i = 0; i < squeezed.size(); ++i) {
+      if (!absl::ascii_isdigit(static_cast<unsigned char>(squeezed[i]))) continue;
+      const std::string next = squeezed.substr(i + 1, 2);
+      if ((next == "st" || next == "nd" || next == "rd" || next == "th") &&
+          (i + 3 >= squeezed.size() ||
+           !absl::ascii_isalpha(static_cast<unsigned char>(squeezed[i + 3]))))
+        squeezed.erase(i + 1, 2);
+    }
     return squeezed;
   }
 
@@ -715,6 +752,9 @@ class Comparer {
     if (a.kind == Kind::kSet && IsScalar(g))
       return a.args.empty() ? Different("set", "the empty set")
                             : Match({&g}, Distinct(Items(a), true), false);
+    // {(1, 2)} is the point (1, 2) where there is one solution.
+    if (g.kind == Kind::kSet && g.args.size() == 1 && IsTuple(a)) return Compare(*g.args[0], a);
+    if (a.kind == Kind::kSet && a.args.size() == 1 && IsTuple(g)) return Compare(g, *a.args[0]);
     const Node *gs = nullptr, *as = nullptr;
     std::optional<RealSet> sg = ToRealSet(g, work_, arena_, &gs),
                            sa = ToRealSet(a, work_, arena_, &as);

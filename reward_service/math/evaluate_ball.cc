@@ -114,8 +114,9 @@ class Complex {
     if (rational && exponent.Bits() < 4096) {
       if (exponent.IsInteger()) {
         if (acb_contains_zero(base.get()) && exponent.Sign() <= 0) return Outcome::kUndefined;
-        if (fmpz_bits(exponent.numerator()) > 64 && !acb_is_real(base.get()))
-          return Outcome::kLimit;
+        const auto bits = static_cast<int64_t>(fmpz_bits(exponent.numerator()));
+        if (bits > (acb_is_real(base.get()) ? 128 : 64)) return Outcome::kLimit;
+        if (!work_->Spend(bits * (1 + precision_ / 1024))) return Outcome::kLimit;
         acb_pow_fmpz(out, base.get(), exponent.numerator(), precision_);
         return Outcome::kValue;
       }

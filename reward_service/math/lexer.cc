@@ -470,6 +470,11 @@ class Lexer {
       } else if (c == '$') {
         if (single_dollar_ && IsDigit(At(SkipSpaces(at_ + 1)))) Add(TokenKind::kCommand, "$");
         ++at_;
+      } else if (c == '{' && At(at_ + 2) == '}' &&
+                 absl::StrContains(",:;=+-<>", absl::string_view(&ascii_[at_ + 1], 1))) {
+        Add(TokenKind::kSymbol,
+            absl::string_view(&ascii_[at_ + 1], 1));  // {:} only spaces the sign
+        at_ += 3;
       } else if (c == '.') {
         if (At(at_ + 1) == '.' && At(at_ + 2) == '.') {
           Add(TokenKind::kCommand, "ldots");
@@ -583,7 +588,11 @@ class Lexer {
     size_t i = at_;
     while (IsAlpha(At(i))) ++i;
     absl::string_view run = absl::string_view(ascii_).substr(at_, i - at_);
-    if (run.size() == 1) {
+    if ((run == "p" || run == "a") &&
+        absl::StartsWith(absl::string_view(ascii_).substr(i, end_ - i), ".m")) {
+      Add(TokenKind::kText, run == "p" ? "pm" : "am");
+      i += 2;
+    } else if (run.size() == 1) {
       Add(TokenKind::kLetter, run);
     } else if (PlainNames().contains(run)) {
       AddCommand(run);
@@ -738,6 +747,17 @@ class Lexer {
       Add(TokenKind::kText, content);
     } else if (text && letters && !absl::StrContains(content, "$") &&
                !absl::StrContains(content, "\\")) {
+      // \text{5 meters}: a number and its unit.
+      size_t digits = 0;
+      while (digits < content.size() &&
+             (IsDigit(content[digits]) || absl::StrContains("-.,/ ", content.substr(digits, 1))))
+        ++digits;
+      if (digits > 0 &&
+          content.substr(0, digits).find_first_of("0123456789") != absl::string_view::npos) {
+        const size_t from = static_cast<size_t>(content.data() - ascii_.data());
+        if (absl::Status s = Scan(from, from + digits, depth + 1); !s.ok()) return s;
+        content.remove_prefix(digits);
+      }
       Add(TokenKind::kText, content);
     } else if (!content.empty()) {
       // Braces keep the argument one factor: \mathbf{10}^2, \boxed{a+b}c.

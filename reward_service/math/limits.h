@@ -35,7 +35,7 @@ class Work {
       checked_ = total_;
       timed_out_ = timed_out_ || std::chrono::steady_clock::now() > end_;
     }
-    return steps_ <= limits_.steps && total_ <= 8 * limits_.steps && !timed_out_;
+    return steps_ <= limits_.steps && total_ <= 4 * limits_.steps && !timed_out_;
   }
   const Limits& limits() const { return limits_; }
   bool timed_out() const { return timed_out_; }

@@ -176,6 +176,20 @@ absl::StatusOr<Verdict> MathVerifier::Judge(const Answer& answer) const {
       if (!choice.empty() && absl::EqualsIgnoreCase(choice, gold->name))
         comparison = {true, "text", "the same choice"};
     }
+    // The gold answer "(A) 5" is the choice, and what it says.
+    if (std::string choice = LeadingChoice(gold_reading);
+        !comparison.equal && !choice.empty() && gold_reading.size() > 4) {
+      const size_t at = gold_reading.find(choice) + 1;
+      std::string rest =
+          gold_reading.substr(gold_reading.find_first_not_of(" .:)}", at) == std::string::npos
+                                  ? gold_reading.size()
+                                  : gold_reading.find_first_not_of(" .:)}", at));
+      for (const std::string& part : {choice, rest}) {
+        auto g = math::ParseAnswer(part, {}, options_.limits, &arena);
+        if (!g.ok() || comparison.equal || absl::StripAsciiWhitespace(part).empty()) continue;
+        comparison = math::Compare(**g, **parsed, options_.comparison, &work, &arena);
+      }
+    }
     if (work.timed_out())
       return absl::DeadlineExceededError("no verdict within the time of a request");
     if (!decided || comparison.equal) {

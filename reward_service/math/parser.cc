@@ -471,9 +471,11 @@ class Parser {
       if (TakeDegree()) {
         Node* measure = arena_->New(Kind::kMeasure, {base});
         measure->name = "°";
-        base = measure;
+        if (Peek().kind == TokenKind::kLetter && (Peek().text == "C" || Peek().text == "F")) ++at_;
+        E3_ASSIGN_OR_RETURN(base, Suffixes(measure));  // 50^\circ\text{F}
         continue;
       }
+      if (TakeOrdinal()) continue;
       ++at_;
       if (IsSymbol('\'') || IsCommand("'")) {  // f^\prime
         ++at_;
@@ -497,6 +499,27 @@ class Parser {
       return true;
     }
     return false;
+  }
+
+  // 3^{rd}, 25^{\text{th}}: says nothing about the value.
+  bool TakeOrdinal() {
+    size_t i = at_ + 1;
+    const bool group = IsSymbol('{', 1);
+    if (group) ++i;
+    std::string text;
+    while (i < tokens_.size() &&
+           (tokens_[i].kind == TokenKind::kLetter || tokens_[i].kind == TokenKind::kText ||
+            tokens_[i].kind == TokenKind::kWord)) {
+      text += tokens_[i++].text;
+      if (text.size() > 2) return false;
+    }
+    if (text != "st" && text != "nd" && text != "rd" && text != "th") return false;
+    if (group) {
+      if (i >= tokens_.size() || tokens_[i].text != "}") return false;
+      ++i;
+    }
+    at_ = i;
+    return true;
   }
 
   // One token, or a group, or "-2": 2^10 is 2^{10}.
@@ -572,6 +595,10 @@ class Parser {
       } else {
         return value;
       }
+      if (int64_t factor = NamedPower(unit); factor != 0) {
+        value = arena_->New(Kind::kProduct, {value, arena_->Integer(factor)});
+        continue;
+      }
       if (unit == "degrees" || unit == "degree") unit = "°";
       if (unit == "percent") unit = "%";
       Node* measure = arena_->New(Kind::kMeasure, {value});
@@ -580,6 +607,16 @@ class Parser {
       E3_RETURN_IF_ERROR(CheckSize());
     }
     return value;
+  }
+
+  // 2.5 million
+  static int64_t NamedPower(absl::string_view word) {
+    if (word == "hundred") return 100;
+    if (word == "thousand") return 1000;
+    if (word == "million") return 1000000;
+    if (word == "billion") return 1000000000;
+    if (word == "trillion") return 1000000000000;
+    return 0;
   }
 
   // Words after a value, with what raises and divides them: "square feet", "cm" "^2", "m" "/" "s".
@@ -926,6 +963,16 @@ class Parser {
       apply->name = t.text;
       return apply;
     }
+    if (t.kind == TokenKind::kLetter && (t.text == "f" || t.text == "g" || t.text == "h") &&
+        IsSymbol('^') && IsSymbol('{', 1) && IsSymbol('-', 2) && Peek(3).text == "1" &&
+        IsSymbol('}', 4) && IsSymbol('(', 5)) {  // f^{-1}(x)
+      at_ += 6;
+      E3_ASSIGN_OR_RETURN(NodePointer argument, List());
+      if (!TakeSymbol(')')) return Unexpected();
+      Node* apply = arena_->New(Kind::kApply, {argument});
+      apply->name = t.text + " inverse";
+      return apply;
+    }
     if (t.kind == TokenKind::kLetter && t.text == "C" && IsSymbol('(')) {
       // C(n, k); C(x) is a product.
       size_t mark = at_;
@@ -1207,7 +1254,12 @@ class Parser {
       }
     }
     std::vector<NodePointer> args;
-    if (IsSymbol('(') || IsSymbol('{') || IsSymbol('[')) {
+    if (IsCommand("{")) {  // \max\{1, 2\}
+      ++at_;
+      E3_ASSIGN_OR_RETURN(NodePointer set, Set());
+      args = set->kind == Kind::kSet ? set->args : std::vector<NodePointer>{set};
+      if (args.empty()) return Unexpected();
+    } else if (IsSymbol('(') || IsSymbol('{') || IsSymbol('[')) {
       E3_ASSIGN_OR_RETURN(NodePointer argument, IsSymbol('{') ? Group() : Brackets());
       if (argument->kind == Kind::kSequence || argument->kind == Kind::kList)
         args = argument->args;
@@ -1271,8 +1323,8 @@ class Parser {
       ++at_;
     }
     const bool matrix = absl::EndsWith(kind, "matrix") || kind == "array";
-    if (!matrix && kind != "aligned" && kind != "align" && kind != "align*" && kind != "gathered" &&
-        kind != "equation")
+    if (!matrix && kind != "cases" && kind != "aligned" && kind != "align" && kind != "align*" &&
+        kind != "gathered" && kind != "equation")
       return Fail(absl::StrCat("\\begin{", kind, "} is not an answer that is known"));
     ++matrix_depth_;
     const int bars = bars_;
@@ -1336,15 +1388,40 @@ const absl::flat_hash_map<absl::string_view, int>& NumberWords() {
   return *words;
 }
 
+// "twenty-one": 0 to 99; -1 for other words.
+int NumberOfWords(absl::string_view words) {
+  static const auto* tens = new absl::flat_hash_map<absl::string_view, int>{
+      {"twenty", 20}, {"thirty", 30},  {"forty", 40},  {"fifty", 50},
+      {"sixty", 60},  {"seventy", 70}, {"eighty", 80}, {"ninety", 90}};
+  if (auto it = NumberWords().find(words); it != NumberWords().end()) return it->second;
+  const size_t hyphen = words.find_first_of("- ");
+  auto ten = tens->find(words.substr(0, hyphen));
+  if (ten == tens->end()) return -1;
+  if (hyphen == absl::string_view::npos) return ten->second;
+  auto one = NumberWords().find(words.substr(hyphen + 1));
+  return one == NumberWords().end() || one->second < 1 || one->second > 9
+             ? -1
+             : ten->second + one->second;
+}
+
 NodePointer TextNode(absl::string_view text, Arena* arena) {
   std::string name = NormalizeText(text);
-  if (auto it = NumberWords().find(name); it != NumberWords().end())
-    return arena->Integer(it->second);
-  static const auto* empty = new absl::flat_hash_set<absl::string_view>{
-      "no solution", "no solutions", "no real solution", "no real solutions", "none",
-      "empty",       "empty set",    "the empty set",    "nosolution",        "nosolutions"};
-  Node* node = arena->New(empty->contains(name) ? Kind::kSet : Kind::kText);
-  if (node->kind == Kind::kText) node->name = std::move(name);
+  if (int number = NumberOfWords(name); number >= 0) return arena->Integer(number);
+  static const auto* known =
+      new absl::flat_hash_map<absl::string_view, Kind>{{"no solution", Kind::kSet},
+                                                       {"no solutions", Kind::kSet},
+                                                       {"no real solution", Kind::kSet},
+                                                       {"no real solutions", Kind::kSet},
+                                                       {"none", Kind::kSet},
+                                                       {"empty", Kind::kSet},
+                                                       {"empty set", Kind::kSet},
+                                                       {"the empty set", Kind::kSet},
+                                                       {"infinity", Kind::kInfinity},
+                                                       {"all real numbers", Kind::kReals},
+                                                       {"all reals", Kind::kReals}};
+  if (auto it = known->find(name); it != known->end()) return arena->New(it->second);
+  Node* node = arena->New(Kind::kText);
+  node->name = name == "dne" || name == "undefined" ? "does not exist" : std::move(name);
   return node;
 }
 

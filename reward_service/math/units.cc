@@ -62,6 +62,7 @@ const Table& Units() {
                                        {"oz", {"mass", 45359237, 1600}},
                                        // Volumes, in millilitres.
                                        {"ml", {"volume", 1, 1}},
+                                       {"L", {"volume", 1000, 1}},
                                        {"liter", {"volume", 1000, 1}},
                                        {"litre", {"volume", 1000, 1}},
                                        {"gallon", {"gallon", 1, 1}},

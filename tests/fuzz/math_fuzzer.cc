@@ -30,7 +30,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     options.extract = extract;
     options.limits.time = std::chrono::minutes(10);  // a slow verdict is the fuzzer's to find
     e3::MathVerifier verifier(gold, options);
-    const std::string boxed = extract == e3::Extract::kBoxed ? absl::StrCat("\\boxed{", response, "}") : std::string(response);
+    const std::string boxed = extract == e3::Extract::kBoxed
+                                  ? absl::StrCat("\\boxed{", response, "}")
+                                  : std::string(response);
     absl::StatusOr<e3::Verdict> first = e3::Verify(verifier, boxed);
     absl::StatusOr<e3::Verdict> second = e3::Verify(verifier, boxed);
     Check(first.ok() && second.ok());

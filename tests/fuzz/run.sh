@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # run.sh SECONDS JOBS: fuzzes the math verifier from the table of cases, tests/fuzz/math_corpus and what earlier runs found.
-# An input that takes over two seconds or 1 GiB (sanitized) is a finding, as a crash is; each is kept in build-fuzz/findings.
+# An input that takes over five seconds or 1 GiB (sanitized) is a finding, as a crash is; each is kept in build-fuzz/findings.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 seconds=$1
@@ -18,7 +18,7 @@ for line in open("tests/reward_service/math_cases.txt", encoding="utf-8"):
 PY
 pids=()
 for ((i = 0; i < jobs; ++i)); do
-  build-fuzz/bin/math_fuzzer -max_total_time="$seconds" -timeout=2 -rss_limit_mb=1024 -max_len=2048 -reload=10 -seed=$((RANDOM + i)) \
+  build-fuzz/bin/math_fuzzer -max_total_time="$seconds" -timeout=5 -rss_limit_mb=1024 -max_len=2048 -reload=10 -seed=$((RANDOM + i)) \
     -dict=tests/fuzz/latex.dict -artifact_prefix=build-fuzz/findings/ -print_final_stats=1 \
     "$work" build-fuzz/seeds tests/fuzz/math_corpus > "build-fuzz/fuzz-$i.log" 2>&1 &
   pids+=($!)
