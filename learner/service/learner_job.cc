@@ -174,12 +174,27 @@ std::vector<const LearnerJob::EncodedProblem*> LearnerJob::Select(
   return selected;
 }
 
-std::string LearnerJob::Text(const google::protobuf::RepeatedField<uint32_t>& tokens,
-                             int64_t limit) const {
-  const size_t n = static_cast<size_t>(std::min<int64_t>(tokens.size(), limit));
+std::string LearnerJob::Text(const google::protobuf::RepeatedField<uint32_t>& tokens) const {
+  const auto n = static_cast<size_t>(tokens.size());
   absl::StatusOr<std::string> text =
       encoder_->tokenizer().Decode(tokens.data(), n, /*skip_special_tokens=*/true);
   return text.ok() ? *std::move(text) : std::string();
+}
+
+absl::Status LearnerJob::SetTokens(const google::protobuf::RepeatedField<uint32_t>& tokens,
+                                   v1::ScoreRequest* request) const {
+  IncrementalDetokenizer text(&encoder_->tokenizer(), /*skip_special_tokens=*/true);
+  std::string* response = request->mutable_response();
+  for (uint32_t token : tokens) {
+    E3_ASSIGN_OR_RETURN(std::string more, text.Push(token));
+    *response += more;
+    request->add_token_ends(static_cast<uint32_t>(response->size()));
+  }
+  E3_ASSIGN_OR_RETURN(std::string rest, text.Finish());
+  *response += rest;
+  if (!tokens.empty())
+    request->set_token_ends(tokens.size() - 1, static_cast<uint32_t>(response->size()));
+  return absl::OkStatus();
 }
 
 absl::StatusOr<v1::CollectedBatch> LearnerJob::Collect(const v1::RunStageRequest& request,
@@ -211,7 +226,7 @@ absl::StatusOr<v1::CollectedBatch> LearnerJob::Collect(const v1::RunStageRequest
   for (size_t i = 0; i < selected.size(); ++i) {
     for (const v1::Rollout& rollout : rollouts[i]) {
       v1::ScoreRequest& score = requests.emplace_back(selected[i]->grading);
-      score.set_response(Text(rollout.token_ids(), rollout.token_ids_size()));
+      score.set_response(Text(rollout.token_ids()));
     }
   }
   Stopwatch scoring;
@@ -392,38 +407,32 @@ absl::StatusOr<v1::MeasureReply> LearnerJob::Measure(const v1::MeasureRequest& r
       environment_.pool->Generate(
           tasks, {request.budgets().rbegin()[0], ToParams(request.sampling())}, stop));
 
-  // Each response, cut from the right at every budget; cuts beyond its length are the response
-  // itself.
+  // One request a response: the reward service judges it cut from the right at every budget too.
   std::vector<v1::ScoreRequest> requests;
-  std::vector<size_t> first_request;
   for (size_t i = 0; i < count; ++i) {
     for (const v1::Rollout& rollout : rollouts[i]) {
-      first_request.push_back(requests.size());
-      for (int64_t budget : request.budgets()) {
-        v1::ScoreRequest& score = requests.emplace_back((*problems)[i].grading);
-        score.set_response(Text(rollout.token_ids(), budget));
-        if (budget >= rollout.token_ids_size()) break;
-      }
+      v1::ScoreRequest& score = requests.emplace_back((*problems)[i].grading);
+      E3_RETURN_IF_ERROR(SetTokens(rollout.token_ids(), &score));
+      if (rollout.token_ids().empty()) continue;
+      for (int64_t budget : request.budgets()) score.add_budgets(static_cast<uint32_t>(budget));
     }
   }
-  first_request.push_back(requests.size());
   E3_ASSIGN_OR_RETURN(std::vector<v1::ScoreReply> scores,
                       environment_.rewards->Score(std::move(requests), stop));
   size_t at = 0;
   for (size_t i = 0; i < count; ++i) {
     for (const v1::Rollout& rollout : rollouts[i]) {
+      const v1::ScoreReply& score = scores[at++];
       v1::MeasuredRollout* measured = reply.add_rollouts();
       measured->set_problem(static_cast<uint32_t>(i));
       measured->set_length(static_cast<uint32_t>(rollout.token_ids_size()));
       measured->set_truncated(rollout.finish_reason() == v1::FINISH_REASON_LENGTH);
-      const size_t last = first_request[at + 1] - 1;
       for (int b = 0; b < request.budgets_size(); ++b) {
         measured->add_rewards(static_cast<float>(
-            scores[std::min(first_request[at] + static_cast<size_t>(b), last)].score()));
+            score.budget_scores_size() > 0 ? score.budget_scores(b) : score.score()));
       }
-      measured->set_verifications(scores[last].trace().verifications());
-      measured->set_attempts(scores[last].trace().attempts());
-      ++at;
+      measured->set_verifications(score.trace().verifications());
+      measured->set_attempts(score.trace().attempts());
     }
   }
   *reply.mutable_version() = Version();

@@ -85,7 +85,10 @@ class LearnerJob {
   absl::Status PublishWeights();
   v1::WeightVersion Version() const;
   std::string Key(const std::string& kind, uint64_t step) const;
-  std::string Text(const google::protobuf::RepeatedField<uint32_t>& tokens, int64_t limit) const;
+  std::string Text(const google::protobuf::RepeatedField<uint32_t>& tokens) const;
+  // The text of `tokens` as the request's response, with the byte at which each token ends.
+  absl::Status SetTokens(const google::protobuf::RepeatedField<uint32_t>& tokens,
+                         v1::ScoreRequest* request) const;
 
   LearnerEnvironment environment_;
   std::string id_;
