@@ -171,8 +171,16 @@ absl::StatusOr<std::vector<Problem>> LoadDataset(const v1::JobSpec& spec, const 
     problems.resize(static_cast<size_t>(dataset.limit()));
   }
   for (Problem& problem : problems) {
-    if (problem.grading.has_countdown())
-      problem.grading.mutable_countdown()->set_format_score(spec.reward().format_score());
+    const v1::Reward& reward = spec.reward();
+    if (problem.grading.has_countdown()) {
+      v1::CountdownTask* task = problem.grading.mutable_countdown();
+      task->set_rule(reward.countdown_rule());
+      if (reward.has_format_score()) task->set_format_score(reward.format_score());
+    } else if (problem.grading.has_math()) {
+      v1::MathTask* task = problem.grading.mutable_math();
+      task->set_extract(reward.extract());
+      if (reward.has_precision()) task->set_precision(static_cast<uint32_t>(reward.precision()));
+    }
     *problem.grading.mutable_verification_phrases() = spec.reward().verification_phrases();
   }
   if (problems.empty())

@@ -135,6 +135,8 @@ class Checker {
       return at_.Error("prompting.max_prompt_tokens", "must be at least 1");
     if (spec_.reward().format_score() < 0 || spec_.reward().format_score() > 1)
       return at_.Error("reward.format_score", "must be in [0, 1]");
+    if (spec_.reward().precision() > 1000)
+      return at_.Error("reward.precision", "must be at most 1000 digits");
     return absl::OkStatus();
   }
 

@@ -30,6 +30,14 @@ TEST_CASE("a file's fields become prompts and golds") {
   REQUIRE(problems->size() == 2);
   CHECK((*problems)[0].prompt == "Q: 1+1?");
   CHECK((*problems)[0].grading.math().gold() == "2");
+  // How answers are judged is the job's to say.
+  CHECK((*problems)[0].grading.math().extract() == v1::EXTRACT_BOXED);
+  CHECK_FALSE((*problems)[0].grading.math().has_precision());
+  spec.mutable_reward()->set_extract(v1::EXTRACT_ANY);
+  spec.mutable_reward()->set_precision(2);
+  problems = LoadDataset(spec, "gsm");
+  CHECK((*problems)[0].grading.math().extract() == v1::EXTRACT_ANY);
+  CHECK((*problems)[0].grading.math().precision() == 2);
   v1::Filter* filter = d.add_filters();
   filter->set_field("level");
   filter->add_values("2");
