@@ -6,7 +6,7 @@
 //   The
 //               numbers differ as soon as the balls do not meet. They are called equal when the
 //               balls still meet with a difference below 2^-128 absolutely and 2^-256 of the value.
-//   expression  with variables: identities of rational functions modulo 2^61 − 1 at three random
+//   expression  with variables: identities of rational functions modulo three primes at random
 //               points; all others in balls at random real points where the gold answer is real.
 //   rounded     only where the gold answer is a decimal: see Options::precision.
 // Tuples, points and matrices are compared element by element; sets, unions of intervals and

@@ -1,8 +1,8 @@
 // The value of an expression, three ways:
 //   exactly, as a rational number;
-//   modulo the prime 2^61 − 1, with values for its variables: an identity of rational functions of
-//     degree d that holds at one random point fails elsewhere with probability below d / 2^61
-//     (Schwartz, Zippel);
+//   modulo a prime of 59 to 61 bits, with values for its variables: an identity of rational
+//     functions of degree d that does not hold passes at one random point with probability below
+//     d / 2^59 (Schwartz, Zippel);
 //   as a complex ball that certainly contains it (Arb), at any precision.
 #ifndef E3_REWARD_SERVICE_MATH_EVALUATE_H_
 #define E3_REWARD_SERVICE_MATH_EVALUATE_H_
@@ -32,8 +32,11 @@ using Assignment = std::vector<std::pair<std::string, Rational>>;
 // Of an expression without variables, or with those that `values` gives.
 Outcome EvaluateExactly(const Node& node, const Assignment& values, Work* work, Rational* out);
 
-// Of an expression of +, −, ·, / and integer powers (kOther for others), at the random point that
-// `seed` stands for.
+// The prime that `seed` stands for; the same for seeds that are equal modulo 3.
+uint64_t ModuloPrime(uint64_t seed);
+
+// Of an expression of +, −, ·, / and integer powers (kOther for others), modulo the prime and at
+// the random point that `seed` stands for.
 Outcome EvaluateModulo(const Node& node, uint64_t seed, Work* work, uint64_t* out);
 
 // A complex ball.

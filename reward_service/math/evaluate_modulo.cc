@@ -5,7 +5,9 @@
 namespace e3::math {
 namespace {
 
-constexpr uint64_t kPrime = (uint64_t{1} << 61) - 1;
+// Three primes, taken in turn: a multiple of one of them in an answer is no zero of the others.
+constexpr uint64_t kPrimes[] = {(uint64_t{1} << 61) - 1, (uint64_t{1} << 60) - 93,
+                                (uint64_t{1} << 59) - 55};
 
 uint64_t Mix(uint64_t x) {  // splitmix64
   x += 0x9E3779B97F4A7C15;
@@ -14,23 +16,9 @@ uint64_t Mix(uint64_t x) {  // splitmix64
   return x ^ (x >> 31);
 }
 
-uint64_t Reduce(uint64_t x) { return x % kPrime; }
-uint64_t Add(uint64_t a, uint64_t b) { return Reduce(a + b); }
-uint64_t Multiply(uint64_t a, uint64_t b) {
-  return static_cast<uint64_t>(static_cast<unsigned __int128>(a) * b % kPrime);
-}
-uint64_t Raise(uint64_t base, uint64_t exponent) {
-  uint64_t result = 1;
-  for (; exponent > 0; exponent >>= 1, base = Multiply(base, base)) {
-    if (exponent & 1) result = Multiply(result, base);
-  }
-  return result;
-}
-uint64_t Invert(uint64_t a) { return Raise(a, kPrime - 2); }
-
 class Modular {
  public:
-  Modular(uint64_t seed, Work* work) : seed_(seed), work_(work) {}
+  Modular(uint64_t seed, uint64_t prime, Work* work) : seed_(seed), prime_(prime), work_(work) {}
 
   Outcome Value(const Node& node, uint64_t* out) {
     if (!work_->Spend(1)) return Outcome::kLimit;
@@ -38,9 +26,9 @@ class Modular {
     switch (node.kind) {
       case Kind::kNumber:
       case Kind::kBased: {
-        const uint64_t bottom = fmpz_fdiv_ui(node.number.denominator(), kPrime);
+        const uint64_t bottom = fmpz_fdiv_ui(node.number.denominator(), prime_);
         if (bottom == 0) return Outcome::kOther;
-        a = fmpz_fdiv_ui(node.number.numerator(), kPrime);
+        a = fmpz_fdiv_ui(node.number.numerator(), prime_);
         *out = bottom == 1 ? a : Multiply(a, Invert(bottom));
         return Outcome::kValue;
       }
@@ -73,7 +61,7 @@ class Modular {
         return Outcome::kValue;
       case Kind::kNegative:
         if (Outcome o = Value(*node.args[0], &a); o != Outcome::kValue) return o;
-        *out = a == 0 ? 0 : kPrime - a;
+        *out = a == 0 ? 0 : prime_ - a;
         return Outcome::kValue;
       case Kind::kQuotient:
         if (Outcome o = Value(*node.args[0], &a); o != Outcome::kValue) return o;
@@ -98,9 +86,9 @@ class Modular {
         if (node.function == Function::kRoot || node.function == Function::kFactorial ||
             node.function == Function::kBinomial) {
           if (EvaluateExactly(node, {}, work_, &value) == Outcome::kValue) {
-            const uint64_t bottom = fmpz_fdiv_ui(value.denominator(), kPrime);
+            const uint64_t bottom = fmpz_fdiv_ui(value.denominator(), prime_);
             if (bottom == 0) return Outcome::kOther;
-            *out = Multiply(fmpz_fdiv_ui(value.numerator(), kPrime), Invert(bottom));
+            *out = Multiply(fmpz_fdiv_ui(value.numerator(), prime_), Invert(bottom));
             return Outcome::kValue;
           }
         }
@@ -112,14 +100,31 @@ class Modular {
   }
 
  private:
+  uint64_t Reduce(uint64_t x) const { return x % prime_; }
+  uint64_t Add(uint64_t a, uint64_t b) const { return Reduce(a + b); }
+  uint64_t Multiply(uint64_t a, uint64_t b) const {
+    return static_cast<uint64_t>(static_cast<unsigned __int128>(a) * b % prime_);
+  }
+  uint64_t Raise(uint64_t base, uint64_t exponent) const {
+    uint64_t result = 1;
+    for (; exponent > 0; exponent >>= 1, base = Multiply(base, base)) {
+      if (exponent & 1) result = Multiply(result, base);
+    }
+    return result;
+  }
+  uint64_t Invert(uint64_t a) const { return Raise(a, prime_ - 2); }
+
   uint64_t seed_;
+  const uint64_t prime_;
   Work* work_;
 };
 
 }  // namespace
 
+uint64_t ModuloPrime(uint64_t seed) { return kPrimes[seed % 3]; }
+
 Outcome EvaluateModulo(const Node& node, uint64_t seed, Work* work, uint64_t* out) {
-  return Modular(Mix(seed), work).Value(node, out);
+  return Modular(Mix(seed), kPrimes[seed % 3], work).Value(node, out);
 }
 
 }  // namespace e3::math

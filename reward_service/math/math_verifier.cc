@@ -35,9 +35,16 @@ std::string LeadingChoice(absl::string_view text) {
   if (bracket) ++i;
   if (i + 1 >= text.size() || !absl::ascii_isupper(static_cast<unsigned char>(text[i]))) return "";
   const char after = text[i + 1];
-  if (bracket ? after == ')' : (after == '.' || after == ':' || after == ')'))
-    return std::string(1, text[i]);
-  return "";
+  if (bracket ? after != ')' : (after != '.' && after != ':' && after != ')')) return "";
+  // "(A) or (B)", "A. B. C.": more than one choice is none.
+  for (size_t k = i + 2; k < text.size(); ++k) {
+    const bool begins =
+        !absl::ascii_isalpha(static_cast<unsigned char>(text[k - 1])) && text[k - 1] != '\\';
+    const bool ends =
+        k + 1 == text.size() || !absl::ascii_isalpha(static_cast<unsigned char>(text[k + 1]));
+    if (begins && ends && text[k] >= 'A' && text[k] <= 'H') return "";
+  }
+  return std::string(1, text[i]);
 }
 
 bool IsChoice(const Node& node) {

@@ -584,6 +584,7 @@ class Parser {
                   absl::StripAsciiWhitespace(Peek().text) != "to") ||
                  (Peek().kind == TokenKind::kWord && !IsSeparatorText(Peek()) && IsValue(value) &&
                   (FindUnit(Peek().text) != nullptr || Peek().space))) {
+        if (IsHedge(Peek().text)) return Unexpected();
         if (!IsValue(value) && Peek().kind == TokenKind::kWord) break;
         unit = TakeUnit();
       } else if (IsSymbol('\'') && value->kind == Kind::kVariable) {
@@ -617,6 +618,21 @@ class Parser {
     if (word == "billion") return 1000000000;
     if (word == "trillion") return 1000000000000;
     return 0;
+  }
+
+  // "5 \text{ or 7}" is no five with a unit.
+  static bool HasNumber(absl::string_view text) {
+    for (size_t i = 1; i < text.size(); ++i) {
+      if (absl::ascii_isdigit(static_cast<unsigned char>(text[i])) &&
+          !absl::ascii_isalnum(static_cast<unsigned char>(text[i - 1])))
+        return true;
+    }
+    return false;
+  }
+  static bool IsHedge(absl::string_view text) {
+    const std::string lower = absl::StrCat(" ", absl::AsciiStrToLower(text), " ");
+    return absl::StrContains(lower, " or ") || absl::StrContains(lower, " and ") ||
+           absl::StrContains(lower, " not ") || HasNumber(lower);
   }
 
   // Words after a value, with what raises and divides them: "square feet", "cm" "^2", "m" "/" "s".

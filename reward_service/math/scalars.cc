@@ -71,7 +71,9 @@ Truth CompareBalls(const Node& gold, const Node& answer, const Assignment& value
   return Truth::kUnknown;
 }
 
-// Random rational points: multiples of 1/256 in (0, 8), of either sign from the third point on.
+// Random rational points in (0, 8), of either sign from the third point on. The denominator is a
+// prime that no period of an answer's functions has a reason to divide.
+constexpr int64_t kDenominator = 1000003;
 Assignment RandomPoint(const std::vector<std::string>& names, uint64_t index) {
   Assignment values;
   uint64_t state = 0x9E3779B97F4A7C15 * (index + 1);
@@ -79,10 +81,10 @@ Assignment RandomPoint(const std::vector<std::string>& names, uint64_t index) {
     for (char c : name) state = (state ^ static_cast<unsigned char>(c)) * 0x100000001B3;
     state ^= state >> 29;
     state *= 0xBF58476D1CE4E5B9;
-    int64_t value = static_cast<int64_t>((state >> 33) % 2047) + 1;
+    int64_t value = static_cast<int64_t>((state >> 33) % (8 * kDenominator)) + 1;
     if (index >= 2 && ((state >> 20) & 1) != 0) value = -value;
-    Rational r(value);
-    fmpq_div_2exp(r.get(), r.get(), 8);
+    Rational r(value), denominator(kDenominator);
+    fmpq_div(r.get(), r.get(), denominator.get());
     values.emplace_back(name, std::move(r));
   }
   return values;
@@ -314,7 +316,7 @@ Comparison CompareUpToFactor(const Node& gold, const Node& answer, bool positive
     uint64_t g[4], a[4];
     int n = 0;
     bool rational = true;
-    for (uint64_t seed = 11; seed < 18 && n < 4; ++seed) {
+    for (uint64_t seed = 12; seed < 33 && n < 4; seed += 3) {  // one prime
       Outcome og = EvaluateModulo(gold, seed, work, &g[n]),
               oa = EvaluateModulo(answer, seed, work, &a[n]);
       if (og == Outcome::kUndefined || oa == Outcome::kUndefined) continue;
@@ -325,11 +327,11 @@ Comparison CompareUpToFactor(const Node& gold, const Node& answer, bool positive
       ++n;
     }
     if (rational && n == 4) {
-      constexpr uint64_t kPrime = (uint64_t{1} << 61) - 1;
+      const uint64_t prime = ModuloPrime(12);
       bool same = g[0] != 0 && a[0] != 0;
       for (int i = 1; i < 4 && same; ++i) {
-        same = static_cast<unsigned __int128>(g[i]) * a[0] % kPrime ==
-               static_cast<unsigned __int128>(a[i]) * g[0] % kPrime;
+        same = static_cast<unsigned __int128>(g[i]) * a[0] % prime ==
+               static_cast<unsigned __int128>(a[i]) * g[0] % prime;
       }
       return Say(same ? Truth::kEqual : Truth::kDifferent, "equation", kEqual, kDifferent);
     }

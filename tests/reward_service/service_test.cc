@@ -34,7 +34,8 @@ class Server {
     builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
     builder.RegisterService(&service_);
     server_ = builder.BuildAndStart();
-    stub_ = v1::Rewards::NewStub(grpc::CreateChannel(absl::StrCat("127.0.0.1:", port), grpc::InsecureChannelCredentials()));
+    stub_ = v1::Rewards::NewStub(
+        grpc::CreateChannel(absl::StrCat("127.0.0.1:", port), grpc::InsecureChannelCredentials()));
   }
   ~Server() {
     service_.Drain();
@@ -94,7 +95,8 @@ TEST_CASE("a client that reads nothing is not read further, and holds up nobody"
   grpc::ClientContext slow_context;
   auto slow = server.stub().Score(&slow_context);
   std::atomic<bool> done{false};
-  // Replies go out until the network's buffers are full, so the requests are many and their replies large.
+  // Replies go out until the network's buffers are full, so the requests are many and their replies
+  // large.
   constexpr int kRequests = 200000;
   std::thread writer([&] {
     v1::ScoreRequest request;
