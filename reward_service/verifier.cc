@@ -149,9 +149,14 @@ std::string TaskName(const v1::ScoreRequest& request) {
   return "none";
 }
 
-absl::StatusOr<Verdict> Scorer::Judge(const TaskVerifier& task, const Answer& answer) {
+absl::StatusOr<Verdict> Scorer::Judge(const std::string& name, const TaskVerifier& task,
+                                      const Answer& answer) {
   if (!cache_.enabled()) return task.Judge(answer);
-  const std::string key = absl::StrCat(task.Key(), "\x1e", absl::StrJoin(answer.readings, "\x1e"));
+  // With lengths, so that no two problems or answers have one key.
+  const std::string problem = task.Key();
+  std::string key = absl::StrCat(name, " ", problem.size(), ":", problem);
+  for (const std::string& reading : answer.readings)
+    absl::StrAppend(&key, " ", reading.size(), ":", reading);
   if (std::optional<Verdict> known = cache_.Find(key)) return *known;
   absl::StatusOr<Verdict> verdict = task.Judge(answer);
   if (verdict.ok()) cache_.Put(key, *verdict);
@@ -177,13 +182,14 @@ v1::ScoreReply Scorer::Score(const v1::ScoreRequest& request) {
   if (request.budgets_size() > 256)
     return fail(absl::InvalidArgumentError("more than 256 budgets"));
 
+  const std::string name = TaskName(request);
   absl::StatusOr<std::unique_ptr<TaskVerifier>> task = MakeTask(request, limits_);
   if (!task.ok()) return fail(task.status());
   auto judge = [&](absl::string_view text, size_t* end) -> absl::StatusOr<Verdict> {
     std::optional<Answer> answer = (*task)->FindAnswer(text);
     if (!answer) return Verdict{0, "", "no-answer", "the response has no complete answer"};
     if (end != nullptr) *end = answer->end;
-    return Judge(**task, *answer);
+    return Judge(name, **task, *answer);
   };
   size_t end = 0;
   absl::StatusOr<Verdict> verdict = judge(response, &end);

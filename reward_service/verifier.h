@@ -38,7 +38,8 @@ class Scorer {
   VerdictCache::Counts cache_counts() const { return cache_.counts(); }
 
  private:
-  absl::StatusOr<Verdict> Judge(const TaskVerifier& task, const Answer& answer);
+  absl::StatusOr<Verdict> Judge(const std::string& name, const TaskVerifier& task,
+                                const Answer& answer);
 
   const math::Limits limits_;
   VerdictCache cache_;

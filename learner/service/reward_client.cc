@@ -16,6 +16,7 @@ absl::StatusOr<std::vector<v1::ScoreReply>> RewardClient::Score(
     std::vector<v1::ScoreRequest> requests, const std::function<bool()>& stop) {
   std::vector<v1::ScoreReply> replies(requests.size());
   std::vector<bool> done(requests.size(), false);
+  std::vector<int> timeouts(requests.size(), 0);
   size_t left = requests.size();
   auto last_progress = std::chrono::steady_clock::now();
   bool told = false;
@@ -41,6 +42,15 @@ absl::StatusOr<std::vector<v1::ScoreReply>> RewardClient::Score(
         break;
       }
       if (reply.id() >= replies.size()) continue;
+      if (reply.error_code() == static_cast<int>(absl::StatusCode::kDeadlineExceeded)) {
+        // Asked again: the machine may have been busy. An answer that never ends is a wrong one,
+        // not the end of the job.
+        if (++timeouts[reply.id()] < 3) continue;
+        Log("warning", "no verdict on a response within its time, three times: it scores 0",
+            {{"server", address_}});
+        reply.clear_error_code();
+        reply.set_rule("time-out");
+      }
       if (reply.error_code() != 0) {
         bad = absl::Status(
             static_cast<absl::StatusCode>(reply.error_code()),

@@ -9,6 +9,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 
 namespace e3 {
@@ -50,6 +51,14 @@ class Parser {
     return std::nullopt;
   }
 
+  // Bounds what a value may grow to on the way.
+  bool TooLarge(const mpq_class& value) {
+    if (mpz_sizeinbase(value.get_num_mpz_t(), 2) + mpz_sizeinbase(value.get_den_mpz_t(), 2) <= 4096)
+      return false;
+    Fail("a value too large");
+    return true;
+  }
+
   void SkipSpace() {
     while (at_ < text_.size() && absl::ascii_isspace(static_cast<unsigned char>(text_[at_]))) ++at_;
   }
@@ -65,9 +74,10 @@ class Parser {
   bool TakeTimes() {
     SkipSpace();
     if (python_ && absl::StartsWith(text_.substr(at_), "**")) return false;
-    return Take("*") || (!python_ && Take("\xC3\x97"));
+    return Take("*") || (!python_ && (Take("\xC3\x97") || Take("\xC2\xB7") || Take("\\times") ||
+                                      Take("\\cdot")));
   }
-  bool TakeDivide() { return Take("/") || (!python_ && Take("\xC3\xB7")); }
+  bool TakeDivide() { return Take("/") || (!python_ && (Take("\xC3\xB7") || Take("\\div"))); }
 
   std::optional<mpq_class> Sum(int depth) {
     std::optional<mpq_class> value = Product(depth);
@@ -81,6 +91,7 @@ class Parser {
       } else {
         *value -= *right;
       }
+      if (TooLarge(*value)) return std::nullopt;
     }
     return value;
   }
@@ -104,6 +115,7 @@ class Parser {
           *value = whole;
         }
       }
+      if (TooLarge(*value)) return std::nullopt;
     }
     return value;
   }
@@ -129,10 +141,11 @@ class Parser {
       return Fail("a power out of range");
     const long n = exponent.get_num().get_si();
     if (base == 0 && n < 0) return Fail("division by zero");
-    if (mpz_sizeinbase(base.get_num_mpz_t(), 2) + mpz_sizeinbase(base.get_den_mpz_t(), 2) > 4096)
-      return Fail("a power out of range");
     mpq_class result(1);
-    for (long i = 0; i < std::abs(n); ++i) result *= base;
+    for (long i = 0; i < std::abs(n); ++i) {
+      result *= base;
+      if (TooLarge(result)) return std::nullopt;
+    }
     return n < 0 ? mpq_class(1 / result) : result;
   }
 
@@ -176,9 +189,9 @@ std::optional<Answer> CountdownVerifier::FindAnswer(absl::string_view text) cons
 }
 
 std::string CountdownVerifier::Key() const {
-  return absl::StrCat("countdown\x1f", absl::StrJoin(problem_.numbers, " "), "\x1f",
-                      problem_.target, "\x1f", static_cast<int>(problem_.rule), "\x1f",
-                      problem_.format_score);
+  return absl::StrCat(absl::StrJoin(problem_.numbers, " "), " = ", problem_.target, " ",
+                      static_cast<int>(problem_.rule), " ",
+                      absl::StrFormat("%a", problem_.format_score));
 }
 
 absl::StatusOr<Verdict> CountdownVerifier::Judge(const Answer& answer) const {
@@ -212,13 +225,13 @@ absl::StatusOr<Verdict> CountdownVerifier::Judge(const Answer& answer) const {
   const mpq_class wanted(mpz_class(std::to_string(problem_.target), 10));
   const bool right = tinyzero ? abs(*value - wanted) < mpq_class(1, 100000) : *value == wanted;
   if (!right) {
-    return wrong("wrong-value",
-                 absl::StrCat("the expression is ", value->get_str(), ", not ", problem_.target));
+    return wrong("wrong-value", absl::StrCat("the expression is ", value->get_str().substr(0, 100),
+                                             ", not ", problem_.target));
   }
   if (parser.right_hand_side() && *parser.right_hand_side() != wanted) {
-    return wrong("wrong-equation",
-                 absl::StrCat("the right-hand side is ", parser.right_hand_side()->get_str(),
-                              ", not ", problem_.target));
+    return wrong("wrong-equation", absl::StrCat("the right-hand side is ",
+                                                parser.right_hand_side()->get_str().substr(0, 100),
+                                                ", not ", problem_.target));
   }
   verdict.score = 1;
   verdict.rule = "exact";

@@ -18,11 +18,7 @@ Comparison Different(const char* rule, std::string reason) {
   return {false, rule, std::move(reason)};
 }
 
-bool HasPlusMinus(const Node& node) {
-  return node.kind == Kind::kPlusMinus ||
-         (IsScalar(node) && std::any_of(node.args.begin(), node.args.end(),
-                                        [](const Node* a) { return HasPlusMinus(*a); }));
-}
+bool HasPlusMinus(const Node& node) { return node.plus_minus; }
 
 bool IsInequality(const Node& node) {
   return node.kind == Kind::kRelation &&
@@ -36,7 +32,29 @@ bool IsEquation(const Node& node) {
                      [](Relation r) { return r == Relation::kEqual || r == Relation::kApprox; });
 }
 
-bool IsConstant(const Node& node) { return IsScalar(node) && Variables(node).empty(); }
+bool HasApply(const Node& node) {
+  return node.kind == Kind::kApply || std::any_of(node.args.begin(), node.args.end(),
+                                                  [](const Node* a) { return HasApply(*a); });
+}
+
+bool IsConstant(const Node& node) {
+  return IsScalar(node) && Variables(node).empty() && !HasApply(node);
+}
+
+// What a value may be said of: m + n, sin A, AB/CD, |z|, P(3), dy/dx. Not an equation to be solved:
+// 2x = 17, x² = 17.
+bool NamesValue(const Node& left) {
+  if (!IsScalar(left)) {  // P(X > 2)
+    return left.kind == Kind::kProduct && left.args.back()->kind == Kind::kRelation;
+  }
+  if (HasApply(left)) return true;
+  const std::vector<std::string> names = Variables(left);
+  if (names.size() >= 2) return true;
+  if (names.empty()) return false;
+  if (left.kind == Kind::kFunction || left.kind == Kind::kMeasure) return true;
+  return left.kind == Kind::kProduct && left.args.size() == 2 &&
+         left.args[0]->kind == Kind::kVariable && left.args[1]->kind == Kind::kNumber;  // P(3)
+}
 
 // What names a quantity on the left of "=": x, f(x), AB, \text{area}, (x, y), m∠A.
 bool IsLabel(const Node& node) {
@@ -81,9 +99,18 @@ std::string LabelName(const Node& node) {
 // x = value: the value (or the chain of equal values) behind a label.
 struct Labelled {
   std::string label;      // empty: none
+  bool loose = false;     // what is named is an expression, and may be an equation's side
   bool function = false;  // f(x), y: names of a function rather than of an unknown
   std::vector<const Node*> values;
 };
+
+// dy/dx
+bool IsDerivative(const Node& node) {
+  return node.kind == Kind::kQuotient && node.args[0]->kind == Kind::kProduct &&
+         node.args[1]->kind == Kind::kProduct && node.args[0]->args[0]->kind == Kind::kVariable &&
+         node.args[0]->args[0]->name == "d" && node.args[1]->args[0]->kind == Kind::kVariable &&
+         node.args[1]->args[0]->name == "d";
+}
 
 Labelled Unlabel(const Node& node) {
   Labelled result;
@@ -113,6 +140,12 @@ Labelled Unlabel(const Node& node) {
         result.values = {result.values.back()};
       return result;
     }
+  }
+  if (NamesValue(left) && (IsConstant(*node.args.back()) || IsDerivative(left))) {
+    result.label = absl::StrCat("= ", node.args.size());  // a value of something
+    result.loose = true;
+    result.values = {node.args.back()};
+    return result;
   }
   if (node.args.size() == 2 && IsConstant(left) && IsLabel(*node.args[1]) &&
       node.args[1]->kind != Kind::kProduct) {
@@ -145,6 +178,43 @@ class Comparer {
   }
 
  private:
+  static bool IsCondition(const Node* item) {
+    return item->kind == Kind::kRelation && item->relations[0] == Relation::kIn &&
+           item->args[0]->kind == Kind::kVariable && item->args[1]->kind == Kind::kVariable &&
+           absl::StartsWith(item->args[1]->name, "\\bb");
+  }
+
+  // `answer` with its parameter called as the gold answer's: "k ∈ ℤ" in both, or a constant of
+  // integration that only one letter stands for.
+  const Node* SameParameter(const Node& gold, const Node& answer) {
+    std::string from, to;
+    if (gold.kind == Kind::kList && answer.kind == Kind::kList) {
+      for (const Node* item : gold.args) to = IsCondition(item) ? item->args[0]->name : to;
+      for (const Node* item : answer.args) from = IsCondition(item) ? item->args[0]->name : from;
+    } else if (IsScalar(gold) && IsScalar(answer)) {
+      auto constant = [](const Node& node, const Node& other) {
+        std::vector<std::string> mine = Variables(node), others = Variables(other), only;
+        std::set_difference(mine.begin(), mine.end(), others.begin(), others.end(),
+                            std::back_inserter(only));
+        return only.size() == 1 && (only[0] == "C" || only[0] == "c" || only[0] == "K" ||
+                                    only[0] == "C_1" || only[0] == "c_1")
+                   ? only[0]
+                   : "";
+      };
+      to = constant(gold, answer);
+      from = constant(answer, gold);
+    }
+    if (from.empty() || to.empty() || from == to) return &answer;
+    return Renamed(&answer, from, to);
+  }
+
+  const Node* Renamed(const Node* node, const std::string& from, const std::string& to) {
+    Node* copy = Copy(*node);
+    if (copy->kind == Kind::kVariable && copy->name == from) copy->name = to;
+    for (const Node*& arg : copy->args) arg = Renamed(arg, from, to);
+    return copy;
+  }
+
   // Without conditions on parameters ("n ∈ ℤ"), and with "x ≠ 0, 1" in full.
   const Node* Tidied(const Node* node) {
     if (node->kind != Kind::kList) return node;
@@ -172,7 +242,8 @@ class Comparer {
   }
 
   Comparison Dispatch(const Node& gold, const Node& answer) {
-    const Node &g = *Tidied(&gold), &a = *Tidied(&answer);
+    const Node* renamed = SameParameter(gold, answer);
+    const Node &g = *Tidied(&gold), &a = *Tidied(renamed);
 
     if (!work_->Spend(1) && work_->timed_out()) return Different("undecided", "no time left");
     if (g.kind == Kind::kRelation || a.kind == Kind::kRelation) return CompareRelations(g, a);
@@ -201,7 +272,9 @@ class Comparer {
            (node.kind == Kind::kSequence && node.args.size() == 2 &&
             (node.open == '[') != (node.close == ']'));
   }
-  static bool IsMulti(const Node& node) { return node.kind == Kind::kList || HasPlusMinus(node); }
+  static bool IsMulti(const Node& node) {
+    return node.kind == Kind::kList || (HasPlusMinus(node) && (IsScalar(node) || IsTuple(node)));
+  }
 
   // k · (matrix or tuple) multiplied out; other nodes as they are.
   const Node* Distributed(const Node* node) {
@@ -271,6 +344,7 @@ class Comparer {
     }
     if (!HasPlusMinus(node)) return &node;
     Node* copy = Copy(node);
+    copy->plus_minus = false;
     for (const Node*& arg : copy->args) arg = WithSigns(*arg, choice, at);
     return copy;
   }
@@ -290,11 +364,20 @@ class Comparer {
 
   // A unit behind the last item of a list belongs to all: 3, 4 and 5 cm.
   Comparison CompareLists(const Node& g, const Node& a) {
-    // A tuple in one and the same values in order in the other.
-    if (IsTuple(g) && a.kind == Kind::kList) return InOrder(g, a);
+    auto has_inequality = [](const Node& list) {
+      return list.kind == Kind::kList &&
+             std::any_of(list.args.begin(), list.args.end(),
+                         [](const Node* n) { return IsInequality(*n); });
+    };
+    if (has_inequality(g) || has_inequality(a) ||
+        (g.kind == Kind::kList && IsSetNode(a) && a.kind != Kind::kSet)) {
+      if (std::optional<Comparison> sets = CompareInequalityLists(g, a)) return *sets;
+    }
+    if (std::optional<Comparison> named = CompareNamed(g, a)) return *named;
+    // A tuple in one and the same values in order in the other. Not an interval.
+    if (IsPoint(g) && a.kind == Kind::kList) return InOrder(g, a);
     // Not for two plain values: (−2, 2) is an interval, or a point.
-    if (g.kind == Kind::kList && IsTuple(a) && (a.args.size() > 2 || LabelsDiffer(g.args, a.args)))
-      return InOrder(g, a);
+    if (g.kind == Kind::kList && IsPoint(a) && a.args.size() > 2) return InOrder(g, a);
     if (IsSetNode(g) && a.kind == Kind::kList &&
         std::all_of(a.args.begin(), a.args.end(),
                     [](const Node* n) { return IsSetNode(*n) || n->kind == Kind::kSequence; })) {
@@ -303,12 +386,85 @@ class Comparer {
       all->kind = Kind::kUnion;
       return CompareSets(g, *all);
     }
-    if (std::any_of(g.args.begin(), g.args.end(), [](const Node* n) { return IsInequality(*n); }) ||
-        (g.kind == Kind::kList && IsSetNode(a) && a.kind != Kind::kSet) ||
-        (a.kind == Kind::kList && !a.args.empty() && IsInequality(*a.args[0]))) {
-      if (std::optional<Comparison> sets = CompareInequalityLists(g, a)) return *sets;
-    }
     return Match(Items(g), Items(a), g.kind == Kind::kList && a.kind == Kind::kList);
+  }
+
+  static bool IsPoint(const Node& node) {
+    if (node.kind == Kind::kMatrix) return true;
+    return node.kind == Kind::kSequence && (node.open == '(' || node.open == '<') &&
+           (node.close == ')' || node.close == '>') &&
+           std::none_of(node.args.begin(), node.args.end(),
+                        [](const Node* n) { return InfinitySign(*n) != 0; });
+  }
+
+  // x = 1, y = 2 and (x, y) = (1, 2): values by the names that they are given. Empty for other
+  // nodes.
+  std::vector<std::pair<std::string, const Node*>> Named(const Node& node) {
+    std::vector<std::pair<std::string, const Node*>> named;
+    if (node.kind == Kind::kList) {
+      for (const Node* item : node.args) {
+        Labelled l = Unlabel(*item);
+        if (l.label.empty() || l.loose || l.values.size() != 1) return {};
+        named.emplace_back(l.label, l.values[0]);
+      }
+    } else if (node.kind == Kind::kRelation && IsEquation(node) && node.args.size() == 2 &&
+               (node.args[0]->kind == Kind::kSequence || node.args[0]->kind == Kind::kList) &&
+               (node.args[1]->kind == Kind::kSequence || node.args[1]->kind == Kind::kList) &&
+               node.args[0]->args.size() == node.args[1]->args.size()) {
+      for (size_t i = 0; i < node.args[0]->args.size(); ++i) {
+        if (node.args[0]->args[i]->kind != Kind::kVariable) return {};
+        named.emplace_back(node.args[0]->args[i]->name, node.args[1]->args[i]);
+      }
+    }
+    std::vector<std::string> names;
+    for (const auto& [name, value] : named) names.push_back(name);
+    std::sort(names.begin(), names.end());
+    if (std::adjacent_find(names.begin(), names.end()) != names.end() || names.size() < 2)
+      return {};
+    return named;
+  }
+
+  // Values with different names against the same names, or against a tuple in the order of the
+  // alphabet.
+  std::optional<Comparison> CompareNamed(const Node& g, const Node& a) {
+    auto ng = Named(g), na = Named(a);
+    if (ng.empty() && na.empty()) return std::nullopt;
+    auto sorted = [](auto named) {
+      std::sort(named.begin(), named.end(),
+                [](const auto& x, const auto& y) { return x.first < y.first; });
+      return named;
+    };
+    auto is_short = [](const auto& named) {
+      return std::all_of(named.begin(), named.end(),
+                         [](const auto& n) { return n.first.size() == 1; });
+    };
+    std::vector<const Node*> x, y;
+    if (!ng.empty() && !na.empty()) {
+      if (ng.size() != na.size()) return Different("list", "different numbers of values");
+      ng = sorted(ng);
+      na = sorted(na);
+      for (size_t i = 0; i < ng.size(); ++i) {
+        if (ng[i].first != na[i].first) return Different("list", "values of other names");
+        x.push_back(ng[i].second);
+        y.push_back(na[i].second);
+      }
+    } else {
+      const Node& plain = ng.empty() ? g : a;
+      if (!IsPoint(plain) && plain.kind != Kind::kList) return std::nullopt;
+      auto named = ng.empty() ? na : ng;
+      if (IsPoint(plain) && is_short(named)) named = sorted(named);
+      if (named.size() != plain.args.size())
+        return Different("list", "different numbers of values");
+      for (size_t i = 0; i < named.size(); ++i) {
+        x.push_back(ng.empty() ? plain.args[i] : named[i].second);
+        y.push_back(ng.empty() ? named[i].second : plain.args[i]);
+      }
+    }
+    for (size_t i = 0; i < x.size(); ++i) {
+      Comparison c = Compare(*x[i], *y[i]);
+      if (!c.equal) return Different("list", absl::StrCat("value ", i + 1, ": ", c.reason));
+    }
+    return Comparison{true, "list", "the same values by name"};
   }
 
   Comparison InOrder(const Node& g, const Node& a) {
@@ -322,12 +478,21 @@ class Comparer {
   }
 
   std::optional<Comparison> CompareInequalityLists(const Node& g, const Node& a) {
-    for (bool all : {false, true}) {
+    // "or" is a union, "and" an intersection; commas may stand for either.
+    auto fits = [](const Node& list, bool all) {
+      return list.kind != Kind::kList || list.joint == ',' || list.joint == 0 ||
+             (list.joint == 'a') == all;
+    };
+    for (int way = 0; way < 4; ++way) {
+      const bool g_all = (way & 1) != 0, a_all = (way & 2) != 0;
+      if (!fits(g, g_all) || !fits(a, a_all)) continue;
       const Node *gs = nullptr, *as = nullptr;
-      std::optional<RealSet> sg = g.kind == Kind::kList ? ListToRealSet(g, all, work_, arena_, &gs)
-                                                        : ToRealSet(g, work_, arena_, &gs);
-      std::optional<RealSet> sa = a.kind == Kind::kList ? ListToRealSet(a, all, work_, arena_, &as)
-                                                        : ToRealSet(a, work_, arena_, &as);
+      std::optional<RealSet> sg = g.kind == Kind::kList
+                                      ? ListToRealSet(g, g_all, work_, arena_, &gs)
+                                      : ToRealSet(g, work_, arena_, &gs);
+      std::optional<RealSet> sa = a.kind == Kind::kList
+                                      ? ListToRealSet(a, a_all, work_, arena_, &as)
+                                      : ToRealSet(a, work_, arena_, &as);
       if (!sg || !sa) return std::nullopt;
       std::optional<bool> same = SameSet(*sg, *sa, work_);
       if (same && *same && SameSubject(gs, as))
@@ -418,7 +583,14 @@ class Comparer {
       if (IsInequality(a) && a.relations[0] == Relation::kIn) return Compare(g, *a.args[1]);
       return Different("kind", "only one answer is an inequality");
     }
+    if (std::optional<Comparison> named = CompareNamed(g, a)) return *named;
     Labelled lg = Unlabel(g), la = Unlabel(a);
+    // Two equations are compared as such.
+    if ((lg.loose || la.loose) && IsEquation(g) && IsEquation(a)) {
+      if (g.args.size() != 2 || a.args.size() != 2)
+        return Compare(*lg.values.back(), *la.values.back());
+      return CompareEquations(g, a);
+    }
     const bool both = !lg.label.empty() && !la.label.empty();
     if (both && lg.label != la.label && !(lg.function && la.function)) {
       if (IsEquation(g) && IsEquation(a) && g.args.size() == 2 && a.args.size() == 2)
@@ -507,7 +679,7 @@ class Comparer {
     std::string squeezed =
         absl::StrReplaceAll(absl::AsciiStrToLower(text),
                             {{" ", ""}, {"-", ""}, {"_", ""}, {"'", ""}, {",", ""}, {".", ""}});
-    for (absl::string_view prefix : {"the ", "option ", "choice "}) {
+    for (absl::string_view prefix : {"the ", "an ", "a ", "option ", "choice ", "answer "}) {
       if (absl::StartsWith(text, prefix)) squeezed.erase(0, prefix.size() - 1);
     }
     // January 5th
@@ -591,7 +763,7 @@ class Comparer {
       if (fraction.equal) return fraction;
       // 50 for "what percent": not where the gold answer is a fraction itself.
       std::optional<int> order = Order(*mg.value, *arena_->Integer(1), work_);
-      if (!order || *order < 0) return fraction;
+      if (!order || *order <= 0) return fraction;
       return plain();
     }
     if (mg.unit == "°" || ma.unit == "°") {

@@ -48,9 +48,13 @@ class Ball {
   Ball& operator=(const Ball&) = delete;
   acb_ptr get() { return value_; }
   acb_srcptr get() const { return value_; }
+  // Whether a value on the way to it was not real.
+  bool complex_step() const { return complex_step_; }
+  void set_complex_step(bool complex) { complex_step_ = complex; }
 
  private:
   acb_t value_;
+  bool complex_step_ = false;
 };
 
 // kValue only with a finite ball. Unknown functions f(x) get a value that depends on f and x alone.

@@ -5,11 +5,6 @@
 namespace e3::math {
 namespace {
 
-// FLINT keeps caches for each thread; this gives them back when the thread ends.
-struct FlintThread {
-  ~FlintThread() { flint_cleanup(); }
-};
-
 class Complex {
  public:
   Complex(Assignment values, int64_t precision, Work* work)
@@ -19,8 +14,12 @@ class Complex {
     if (!work_->Spend(1 + precision_ / 256)) return Outcome::kLimit;
     Outcome outcome = Compute(node, out);
     if (outcome == Outcome::kValue && !acb_is_finite(out)) return Outcome::kUndefined;
+    complex_ = complex_ || (outcome == Outcome::kValue && !acb_is_real(out));
     return outcome;
   }
+
+  // Whether a value on the way was not real.
+  bool complex() const { return complex_; }
 
  private:
   Outcome Compute(const Node& node, acb_ptr out) {
@@ -122,6 +121,8 @@ class Complex {
       }
       if (fmpz_cmp_si(exponent.denominator(), 1000) < 0) {
         const ulong q = fmpz_get_ui(exponent.denominator());
+        if (fmpz_bits(exponent.numerator()) > 64 || !work_->Spend(64 * (1 + precision_ / 1024)))
+          return Outcome::kLimit;
         if (Outcome o = Root(base.get(), q, base.get()); o != Outcome::kValue) return o;
         if (acb_contains_zero(base.get()) && exponent.Sign() < 0) return Outcome::kUndefined;
         acb_pow_fmpz(out, base.get(), exponent.numerator(), precision_);
@@ -155,7 +156,6 @@ class Complex {
   }
 
   Outcome Call(const Node& node, acb_ptr out) {
-    static thread_local FlintThread flint_thread;
     if (node.function == Function::kSigma || node.function == Function::kPi)
       return BigOperator(node, out);
     if (!work_->Spend(10)) return Outcome::kLimit;
@@ -253,6 +253,10 @@ class Complex {
       case Function::kArctanh:
         acb_atanh(out, out, precision_);
         return Outcome::kValue;
+      case Function::kCis:
+        acb_mul_onei(out, out);
+        acb_exp(out, out, precision_);
+        return Outcome::kValue;
       case Function::kFactorial:
         if (Magnitude(out) > 40 || !work_->Spend(200)) return Outcome::kLimit;
         acb_add_si(out, out, 1, precision_);
@@ -305,6 +309,7 @@ class Complex {
       return o;
     int64_t from = 0, to = 0;
     if (!lower.FitsInt(&from) || !upper.FitsInt(&to)) return Outcome::kOther;
+    if (to - from > work_->limits().steps) return Outcome::kLimit;
     const bool sum = node.function == Function::kSigma;
     acb_set_si(out, sum ? 0 : 1);
     values_.emplace_back(node.name, Rational(0));
@@ -343,6 +348,7 @@ class Complex {
   Assignment values_;
   int64_t precision_;
   Work* work_;
+  bool complex_ = false;
 };
 
 void Collect(const Node& node, std::vector<std::string>* bound, std::vector<std::string>* names) {
@@ -362,7 +368,10 @@ void Collect(const Node& node, std::vector<std::string>* bound, std::vector<std:
 
 Outcome EvaluateBall(const Node& node, const Assignment& values, int64_t precision, Work* work,
                      Ball* out) {
-  return Complex(values, precision, work).Value(node, out->get());
+  Complex evaluation(values, precision, work);
+  Outcome outcome = evaluation.Value(node, out->get());
+  out->set_complex_step(evaluation.complex());
+  return outcome;
 }
 
 std::vector<std::string> Variables(const Node& node) {

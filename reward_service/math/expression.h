@@ -67,6 +67,7 @@ enum class Function : uint8_t {
   kArcsinh,
   kArccosh,
   kArctanh,
+  kCis,  // cos x + i sin x
   kFactorial,
   kDoubleFactorial,
   kBinomial,
@@ -94,8 +95,10 @@ struct Node {
   Function function = Function::kNone;
   char open = 0, close = 0;
   bool negative = false;
-  bool approximate = false;  // "≈ 3.2", "1.234…"
-  bool bare_log = false;     // \log without a base: ten, or e where the other side writes \ln
+  bool approximate = false;         // "≈ 3.2", "1.234…"
+  mutable bool plus_minus = false;  // a ± stands in it
+  char joint = 0;                   // of a list: 'o' "or", 'a' "and", ',' else
+  bool bare_log = false;  // \log without a base: ten, or e where the other side writes \ln
   int decimals = -1;
   int base = 0;
   int rows = 0, columns = 0;
@@ -116,6 +119,7 @@ class Arena {
   Node* New(Kind kind, std::vector<const Node*> args) {
     Node* node = New(kind);
     node->args = std::move(args);
+    for (const Node* arg : node->args) node->plus_minus = node->plus_minus || arg->plus_minus;
     return node;
   }
   Node* Integer(int64_t value) {

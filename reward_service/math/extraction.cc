@@ -39,13 +39,18 @@ std::optional<Box> BareBox(absl::string_view text, size_t start, size_t at) {
   if (i < text.size() && text[i] == '-') ++i;
   const size_t digits = i;
   while (i < text.size() && IsDigit(text[i])) ++i;
+  if (i + 1 < text.size() && text[i] == '.' && IsDigit(text[i + 1])) {
+    ++i;
+    while (i < text.size() && IsDigit(text[i])) ++i;
+  }
   if (i == digits || i >= text.size() || IsAlpha(text[i]) || text[i] == '/' || text[i] == '\\' ||
       text[i] == '^')
     return std::nullopt;
   return Box{start, begin, i};
 }
 
-// All complete boxes that are in no other complete box, in order.
+// All complete boxes that are in no other complete box, in order; none when the last box is not
+// closed.
 std::vector<Box> Boxes(absl::string_view text) {
   std::vector<Box> complete;
   size_t at = std::min({text.find("\\boxed"), text.find("\\fbox"), text.find("\\framebox")});
@@ -82,6 +87,10 @@ std::vector<Box> Boxes(absl::string_view text) {
       complete.push_back({group.start, group.begin, at});
     }
   }
+  // The last box is cut off: no answer.
+  for (const Open& group : open) {
+    if (group.box && (complete.empty() || group.start > complete.back().start)) return {};
+  }
   return complete;
 }
 
@@ -114,6 +123,13 @@ bool Joins(absl::string_view gap) {
   return true;
 }
 
+// "and" or "or" between two pieces of mathematics, and nothing else.
+bool JoinsWords(absl::string_view gap) {
+  absl::string_view word = absl::StripAsciiWhitespace(gap);
+  if (!word.empty() && word[0] == ',') word = absl::StripAsciiWhitespace(word.substr(1));
+  return word == "and" || word == "or";
+}
+
 absl::string_view Trim(absl::string_view text) {
   text = absl::StripAsciiWhitespace(text);
   while (!text.empty() && absl::StrContains("*:=", text.substr(0, 1)))
@@ -139,9 +155,14 @@ size_t SentenceEnd(absl::string_view text, size_t begin) {
 struct Span {
   size_t begin, end;  // of the content
   size_t close;       // after the closing sign
+  size_t open = 0;    // the opening sign
 };
 
 // Whether words other than "and" and "or" stand in `text`, outside commands and braces.
+bool IsProse(absl::string_view text);
+}  // namespace
+bool ReadsAsProse(absl::string_view text) { return IsProse(text); }
+namespace {
 bool IsProse(absl::string_view text) {
   int braces = 0;
   for (size_t i = 0; i < text.size(); ++i) {
@@ -154,8 +175,11 @@ bool IsProse(absl::string_view text) {
     if (begin > 0 && text[begin - 1] == '\\') continue;
     static constexpr absl::string_view kNames[] = {"and", "sin",  "cos", "tan",
                                                    "log", "sqrt", "pi",  "exp"};
-    static constexpr absl::string_view kShort[] = {"so", "to", "is", "in", "at", "of", "by", "we"};
-    if (std::find(std::begin(kShort), std::end(kShort), run) != std::end(kShort)) return true;
+    static constexpr absl::string_view kShort[] = {"so", "to", "is", "in", "at",
+                                                   "of", "by", "we", "it", "no"};
+    if (std::find(std::begin(kShort), std::end(kShort), absl::AsciiStrToLower(run)) !=
+        std::end(kShort))
+      return true;
     if (run.size() >= 3 && braces == 0 &&
         std::find(std::begin(kNames), std::end(kNames), run) == std::end(kNames))
       return true;
@@ -166,6 +190,8 @@ bool IsProse(absl::string_view text) {
 // The last mathematics between signs: $…$, $$…$$, \[…\], \(…\).
 std::optional<Span> LastMath(absl::string_view text) {
   std::optional<Span> last;
+  absl::string_view unclosed[4];  // signs that are known not to come again
+  size_t unclosed_count = 0;
   for (size_t i = 0; i < text.size();) {
     absl::string_view close;
     size_t length = 0;
@@ -185,9 +211,12 @@ std::optional<Span> LastMath(absl::string_view text) {
       ++i;
       continue;
     }
-    size_t end = text.find(close, i + length);
+    const bool gone =
+        std::find(unclosed, unclosed + unclosed_count, close) != unclosed + unclosed_count;
+    size_t end = gone ? kNone : text.find(close, i + length);
     while (end != kNone && close[0] == '$' && end > 0 && text[end - 1] == '\\')
       end = text.find(close, end + 1);
+    if (end == kNone && !gone && unclosed_count < 4) unclosed[unclosed_count++] = close;
     absl::string_view content = end == kNone ? "" : text.substr(i + length, end - i - length);
     if (end == kNone || (length == 1 && close == "$" &&
                          ((end + 1 < text.size() && IsDigit(text[end + 1])) ||
@@ -198,7 +227,7 @@ std::optional<Span> LastMath(absl::string_view text) {
       continue;
     }
     if (!absl::StripAsciiWhitespace(text.substr(i + length, end - i - length)).empty())
-      last = Span{i + length, end, end + close.size()};
+      last = Span{i + length, end, end + close.size(), i};
     i = end + close.size();
   }
   return last;
@@ -226,6 +255,9 @@ std::optional<Span> LastNumber(absl::string_view text) {
       break;
     }
   }
+  // An exponent, or a digit of a name (m^2, x1), is no number of its own.
+  if (i > 1 && (text[i - 1] == '^' || text[i - 1] == '_' || IsAlpha(text[i - 1])))
+    return LastNumber(text.substr(0, i - 1));
   if (i > 0 && text[i - 1] == '.' && (i == 1 || !IsAlpha(text[i - 2]))) --i;
   if (i > 0 && text[i - 1] == '-' &&
       (i == 1 || !(IsDigit(text[i - 2]) || IsAlpha(text[i - 2]) || text[i - 2] == ')')))
@@ -233,11 +265,39 @@ std::optional<Span> LastNumber(absl::string_view text) {
   return Span{i, end, end};
 }
 
+// Past words that say nothing of the value: "the answer is therefore approximately …".
+size_t AfterAdverbs(absl::string_view lower, size_t at) {
+  for (bool more = true; more;) {
+    more = false;
+    while (at < lower.size() && (lower[at] == ' ' || lower[at] == '*')) ++at;
+    for (absl::string_view word :
+         {"therefore", "thus", "then", "approximately", "about", "exactly", "simply", "just",
+          "roughly", "equal to", "given by", "option", "choice", "now", "also", "only"}) {
+      if (absl::StartsWith(lower.substr(at), word) && at + word.size() < lower.size() &&
+          lower[at + word.size()] == ' ') {
+        at += word.size() + 1;
+        more = true;
+      }
+    }
+  }
+  return at;
+}
+
 // The start of what follows the last "answer is", "answer:" or the like; npos without one.
 size_t AfterPhrase(absl::string_view text) {
-  std::string lower = absl::AsciiStrToLower(text);
-  for (size_t at = lower.rfind("answer"); at != kNone;
-       at = at == 0 ? kNone : lower.rfind("answer", at - 1)) {
+  const std::string lower = absl::AsciiStrToLower(text);
+  const absl::string_view view = lower;
+  auto last = [&](size_t before) {
+    size_t best = kNone;
+    for (absl::string_view word : {"answer", "option", "choice"}) {
+      size_t at = before == 0 ? kNone : view.rfind(word, before - 1);
+      if (at != kNone && (best == kNone || at > best)) best = at;
+    }
+    return best;
+  };
+  int looked = 0;
+  for (size_t at = last(lower.size()); at != kNone && ++looked < 1000; at = last(at)) {
+    const bool is_answer = absl::StartsWith(view.substr(at), "answer");
     size_t i = at + 6;
     auto skip = [&] {
       while (i < lower.size() && (lower[i] == ' ' || lower[i] == '*' || lower[i] == '\n')) ++i;
@@ -246,17 +306,15 @@ size_t AfterPhrase(absl::string_view text) {
     for (absl::string_view word :
          {"is", "would be", "must be", "should be", "will be", "equals", "to the problem is",
           "to the question is", "to this problem is"}) {
-      if (absl::StartsWith(absl::string_view(lower).substr(i), word)) {
-        i += word.size();
-        skip();
-        if (i < lower.size() && lower[i] == ':') ++i;
-        for (absl::string_view more : {"therefore ", "thus ", "then "}) {
-          if (absl::StartsWith(absl::string_view(lower).substr(i), more)) i += more.size();
-        }
-        return i;
-      }
+      if (!absl::StartsWith(view.substr(i), word) ||
+          IsAlpha(i + word.size() < lower.size() ? lower[i + word.size()] : ' '))
+        continue;
+      i += word.size();
+      skip();
+      if (i < lower.size() && lower[i] == ':') ++i;
+      return AfterAdverbs(view, i);
     }
-    if (i < lower.size() && (lower[i] == ':' || lower[i] == '=')) return i + 1;
+    if (is_answer && i < lower.size() && (lower[i] == ':' || lower[i] == '=')) return i + 1;
   }
   return kNone;
 }
@@ -295,8 +353,30 @@ std::optional<Answer> FindBoxed(absl::string_view text) {
 }
 
 std::optional<Answer> FindAnywhere(absl::string_view text) {
+  // What comes after the thinking is the answer, where there is something.
+  constexpr absl::string_view kEndOfThought = "</think>";
+  if (size_t thought = text.rfind(kEndOfThought); thought != kNone) {
+    const size_t begin = thought + kEndOfThought.size();
+    if (std::optional<Answer> answer = FindAnywhere(text.substr(begin))) {
+      answer->end += begin;
+      return answer;
+    }
+    text = text.substr(0, thought);
+  }
   if (std::optional<Answer> boxed = FindBoxed(text)) return boxed;
   Answer answer;
+  auto add_math = [&](absl::string_view part, size_t offset) {
+    std::optional<Span> math = LastMath(part);
+    if (!math) return;
+    // $2$ and $3$: one answer.
+    if (std::optional<Span> before = LastMath(part.substr(0, math->open));
+        before && JoinsWords(part.substr(before->close, math->open - before->close))) {
+      AddReading(absl::StrCat(part.substr(before->begin, before->end - before->begin), ", ",
+                              part.substr(math->begin, math->end - math->begin)),
+                 offset + math->close, &answer);
+    }
+    AddReading(part.substr(math->begin, math->end - math->begin), offset + math->close, &answer);
+  };
   if (size_t hashes = text.rfind("####"); hashes != kNone) {
     size_t end = std::min(text.find('\n', hashes), text.size());
     AddReading(text.substr(hashes + 4, end - hashes - 4), end, &answer);
@@ -304,13 +384,12 @@ std::optional<Answer> FindAnywhere(absl::string_view text) {
   if (size_t begin = AfterPhrase(text); begin != kNone) {
     size_t end = SentenceEnd(text, begin);
     absl::string_view sentence = text.substr(begin, end - begin);
-    for (absl::string_view reason : {" because", " since ", ", so ", ", which", " as "}) {
+    for (absl::string_view reason :
+         {" because", " since ", ", so ", ", which", " as ", ", not ", " of a ", " of the "}) {
       if (size_t cut = sentence.find(reason); cut != kNone) sentence = sentence.substr(0, cut);
     }
     AddReading(sentence, begin + sentence.size(), &answer);
-    if (std::optional<Span> math = LastMath(sentence))
-      AddReading(sentence.substr(math->begin, math->end - math->begin), begin + math->close,
-                 &answer);
+    add_math(sentence, begin);
     if (std::optional<Span> number = LastNumber(sentence))
       AddReading(sentence.substr(number->begin, number->end - number->begin), begin + number->close,
                  &answer);
@@ -318,8 +397,27 @@ std::optional<Answer> FindAnywhere(absl::string_view text) {
   const absl::string_view whole = absl::StripAsciiWhitespace(text);
   const bool is_short = whole.size() <= 256 && !absl::StrContains(whole, "\n");
   if (is_short && !IsProse(whole)) AddReading(whole, text.size(), &answer);
-  if (std::optional<Span> math = LastMath(text))
-    AddReading(text.substr(math->begin, math->end - math->begin), math->close, &answer);
+  add_math(text, 0);
+  // "The midpoint is (3, 4).", "The roots are 2 and 3.": what the last sentence says.
+  absl::string_view trimmed = absl::StripTrailingAsciiWhitespace(text);
+  if (!trimmed.empty() && trimmed.back() == '.') trimmed.remove_suffix(1);
+  size_t sentence = std::min(trimmed.rfind(". "), trimmed.rfind('\n'));
+  if (size_t a = trimmed.rfind(". "), b = trimmed.rfind('\n'); a != kNone && b != kNone)
+    sentence = std::max(a, b);
+  sentence = sentence == kNone ? 0 : sentence + 1;
+  absl::string_view tail = trimmed.substr(sentence);
+  if (tail.size() <= 512) {
+    size_t after = kNone;
+    for (absl::string_view verb : {" is ", " are ", " equals ", " be ", " get ", " have ", " has ",
+                                   "So ", "so ", "Thus ", "Hence "}) {
+      size_t at = tail.rfind(verb);
+      if (at != kNone && (after == kNone || at + verb.size() > after)) after = at + verb.size();
+    }
+    if (after != kNone) {
+      after = AfterAdverbs(absl::AsciiStrToLower(tail), after);
+      AddReading(tail.substr(after), text.size(), &answer);
+    }
+  }
   if (std::optional<Span> number = LastNumber(text))
     AddReading(text.substr(number->begin, number->end - number->begin), number->close, &answer);
   if (is_short) AddReading(whole, text.size(), &answer);

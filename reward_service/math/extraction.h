@@ -11,7 +11,7 @@
 namespace e3 {
 
 // The content of the last \boxed{…} or \fbox{…} with balanced braces, the outermost of nested ones.
-// A box that is not closed (a truncated response) is no answer; a complete one before it is. Where
+// When the last box is not closed (a truncated response) there is no answer. Where
 // several boxes stand side by side ("\boxed{1} and \boxed{2}"), a second reading joins them.
 // nullopt without a box. Linear in `text`.
 std::optional<Answer> FindBoxed(absl::string_view text);
@@ -21,6 +21,9 @@ std::optional<Answer> FindBoxed(absl::string_view text);
 // Each is a reading of its own, for the first that is mathematics to be taken. A box goes before
 // all.
 std::optional<Answer> FindAnywhere(absl::string_view text);
+
+// Whether words stand in `text` that are no mathematics: "The area is $5$".
+bool ReadsAsProse(absl::string_view text);
 
 }  // namespace e3
 

@@ -1,12 +1,15 @@
 #include "reward_service/math/lexer.h"
 
 #include <algorithm>
+#include <cstdlib>
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
+#include "absl/strings/str_split.h"
 #include "reward_service/math/units.h"
 
 namespace e3::math {
@@ -53,7 +56,10 @@ const Names& Ignored() {
                                        "mathbin",    "mathrel",
                                        "mathord",    "mathopen",
                                        "mathclose",  "mathpunct",
-                                       "mathinner",  "therefore"};
+                                       "mathinner",  "therefore",
+                                       "checkmark",  "Rightarrow",
+                                       "qed",        "blacksquare",
+                                       "square"};
   return *names;
 }
 
@@ -187,14 +193,14 @@ const Synonyms& CommandSynonyms() {
 
 // Names that plain text writes without a backslash.
 const Names& PlainNames() {
-  static const auto* names =
-      new Names{"sin",    "cos",   "tan",      "cot",   "sec",   "csc",    "arcsin",  "arccos",
-                "arctan", "sinh",  "cosh",     "tanh",  "asin",  "acos",   "atan",    "asinh",
-                "acosh",  "atanh", "ln",       "log",   "exp",   "sqrt",   "cbrt",    "max",
-                "min",    "gcd",   "lcm",      "abs",   "floor", "ceil",   "binom",   "pi",
-                "theta",  "alpha", "beta",     "gamma", "delta", "lambda", "mu",      "sigma",
-                "omega",  "phi",   "infinity", "inf",   "infty", "oo",     "degrees", "degree",
-                "frac",   "cup",   "times",    "cdot",  "GCD",   "LCM",    "lg",      "pm"};
+  static const auto* names = new Names{
+      "sin",   "cos",     "tan",    "cot",   "sec",   "csc",   "arcsin",   "arccos", "arctan",
+      "sinh",  "cosh",    "tanh",   "asin",  "acos",  "atan",  "asinh",    "acosh",  "atanh",
+      "ln",    "log",     "exp",    "sqrt",  "cbrt",  "max",   "min",      "gcd",    "lcm",
+      "abs",   "floor",   "ceil",   "binom", "pi",    "theta", "alpha",    "beta",   "gamma",
+      "delta", "lambda",  "mu",     "sigma", "omega", "phi",   "infinity", "inf",    "infty",
+      "oo",    "degrees", "degree", "cis",   "frac",  "cup",   "times",    "cdot",   "GCD",
+      "LCM",   "lg",      "pm"};
   return *names;
 }
 
@@ -571,6 +577,9 @@ class Lexer {
         i = k;
       }
     }
+    total_digits_ += static_cast<int64_t>(digits.size() + fraction.size());
+    if (!exponent.empty()) total_digits_ += std::abs(std::stoll(exponent));
+    if (total_digits_ > 2 * limits_.digits) return Fail("too many digits in all", begin);
     if (static_cast<int64_t>(digits.size() + fraction.size()) > limits_.digits) {
       return Fail(absl::StrCat("a number of ", digits.size() + fraction.size(),
                                " digits; the limit is ", limits_.digits, ","),
@@ -592,6 +601,11 @@ class Lexer {
         absl::StartsWith(absl::string_view(ascii_).substr(i, end_ - i), ".m")) {
       Add(TokenKind::kText, run == "p" ? "pm" : "am");
       i += 2;
+    } else if (size_t unit = PlainRate(i); unit > 0) {
+      Add(TokenKind::kText, absl::string_view(ascii_).substr(at_, unit - at_));
+      i = unit;
+    } else if (run == "x" && AfterNumber() && PowerOfTen(i)) {
+      Add(TokenKind::kSymbol, "*");  // 3 x 10^8
     } else if (run.size() == 1) {
       Add(TokenKind::kLetter, run);
     } else if (PlainNames().contains(run)) {
@@ -612,6 +626,26 @@ class Lexer {
       for (; k < run.size(); ++k) Add(TokenKind::kLetter, run.substr(k, 1));
     }
     at_ = i;
+  }
+
+  bool AfterNumber() const { return !tokens_.empty() && tokens_.back().kind == TokenKind::kNumber; }
+
+  bool PowerOfTen(size_t i) const {
+    i = SkipSpaces(i);
+    return At(i) == '1' && At(i + 1) == '0' && At(i + 2) == '^';
+  }
+
+  // End of "m/s" or "m^2" behind a number and a space, whose letters end at `i`; 0 for others.
+  size_t PlainRate(size_t i) const {
+    if (!AfterNumber() || !space_) return 0;
+    absl::string_view run = absl::string_view(ascii_).substr(at_, i - at_);
+    if (FindUnit(run) == nullptr) return 0;
+    if (At(i) == '/') {
+      size_t k = i + 1;
+      while (IsAlpha(At(k))) ++k;
+      return FindUnit(absl::string_view(ascii_).substr(i + 1, k - i - 1)) != nullptr ? k : 0;
+    }
+    return run == "m" && At(i) == '^' && (At(i + 1) == '2' || At(i + 1) == '3') ? i + 2 : 0;
   }
 
   // Words and units stay whole; short runs of letters are products: xy, abc, mn.
@@ -636,8 +670,8 @@ class Lexer {
              absl::ascii_islower(static_cast<unsigned char>(run[1]));
     }
     static const auto* two =
-        new Names{"no", "No", "or", "to", "is", "of", "in", "at", "am", "pm", "by",
-                  "or", "an", "it", "if", "on", "we", "so", "as", "be", "do"};
+        new Names{"sq", "cu", "no", "No", "or", "to", "is", "of", "in", "at", "am", "pm",
+                  "by", "or", "an", "it", "if", "on", "we", "so", "as", "be", "do"};
     return two->contains(run);
   }
 
@@ -731,33 +765,57 @@ class Lexer {
     return absl::OkStatus();
   }
 
+  // One unit, or one over another: "cm^2", "m/s", "C".
+  static bool IsUnit(absl::string_view content) {
+    for (absl::string_view part :
+         absl::StrSplit(content, absl::ByAnyChar("/ "), absl::SkipEmpty())) {
+      size_t letters = 0;
+      while (letters < part.size() && IsAlpha(part[letters])) ++letters;
+      absl::string_view rest = part.substr(letters);
+      const bool temperature = part == "C" || part == "F" || part == "K";
+      if (!temperature && FindUnit(part.substr(0, letters)) == nullptr) return false;
+      for (char c : rest) {
+        if (!IsDigit(c) && !absl::StrContains("^{}-", absl::string_view(&c, 1))) return false;
+      }
+    }
+    return !content.empty();
+  }
+
+  // \text{5 meters}, \text{3 and 4}, \text{x = 3}: to be read as such. Not "2 lines" of words
+  // alone, and not dates ("5 January" is read, and compared as words, where it is no unit).
+  static bool IsMathematics(absl::string_view content) {
+    const char first = content.empty() ? ' ' : content[0];
+    return IsDigit(first) ||
+           ((first == '-' || first == '.') && content.size() > 1 && IsDigit(content[1])) ||
+           content.find_first_of("=<>+") != absl::string_view::npos;
+  }
+
   // The argument of \text or of a style: words stay text, mathematics is read as such.
   absl::Status Styled(bool text, absl::string_view name, size_t begin, size_t end, int depth) {
-    absl::string_view content =
-        absl::StripAsciiWhitespace(absl::string_view(ascii_).substr(begin, end - begin));
     const size_t after = end + 1;
+    std::string content =
+        absl::StrReplaceAll(absl::string_view(ascii_).substr(begin, end - begin),
+                            {{"~", " "}, {"\\,", " "}, {"\\;", " "}, {"\\ ", " "}});
+    content = std::string(absl::StripAsciiWhitespace(content));
     bool letters = false, other = false;
     for (char c : content) {
       letters = letters || IsAlpha(c);
       other = other || !(IsAlpha(c) || IsSpace(c));
     }
+    const bool commands = absl::StrContains(content, "$") || absl::StrContains(content, "\\");
+    const bool value_before =
+        !tokens_.empty() &&
+        (tokens_.back().kind == TokenKind::kNumber || tokens_.back().text == "}" ||
+         tokens_.back().text == "circ" || tokens_.back().text == "/" ||
+         tokens_.back().text == "pi" || tokens_.back().text == ")");
     if (!text && !other && PlainNames().contains(content)) {
       AddCommand(content);
     } else if (!text && !other && content.size() >= 2) {
       Add(TokenKind::kText, content);
-    } else if (text && letters && !absl::StrContains(content, "$") &&
-               !absl::StrContains(content, "\\")) {
-      // \text{5 meters}: a number and its unit.
-      size_t digits = 0;
-      while (digits < content.size() &&
-             (IsDigit(content[digits]) || absl::StrContains("-.,/ ", content.substr(digits, 1))))
-        ++digits;
-      if (digits > 0 &&
-          content.substr(0, digits).find_first_of("0123456789") != absl::string_view::npos) {
-        const size_t from = static_cast<size_t>(content.data() - ascii_.data());
-        if (absl::Status s = Scan(from, from + digits, depth + 1); !s.ok()) return s;
-        content.remove_prefix(digits);
-      }
+    } else if (!text && value_before && !commands && IsUnit(content)) {
+      // \mathrm{cm^2}, \mathrm{m/s}, \mathrm{C}
+      Add(TokenKind::kText, absl::StrReplaceAll(content, {{"{", ""}, {"}", ""}}));
+    } else if (text && letters && !commands && !IsMathematics(content)) {
       Add(TokenKind::kText, content);
     } else if (!content.empty()) {
       // Braces keep the argument one factor: \mathbf{10}^2, \boxed{a+b}c.
@@ -777,6 +835,7 @@ class Lexer {
   size_t at_ = 0, end_ = 0;
   bool space_ = false, single_dollar_ = false;
   int brackets_ = 0;
+  int64_t total_digits_ = 0;
   std::vector<Token> tokens_;
 };
 

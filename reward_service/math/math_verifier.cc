@@ -1,5 +1,7 @@
 #include "reward_service/math/math_verifier.h"
 
+#include <flint/flint.h>
+
 #include <algorithm>
 
 #include "absl/strings/ascii.h"
@@ -44,6 +46,10 @@ std::string LeadingChoice(absl::string_view text) {
         k + 1 == text.size() || !absl::ascii_isalpha(static_cast<unsigned char>(text[k + 1]));
     if (begins && ends && text[k] >= 'A' && text[k] <= 'H') return "";
   }
+  const absl::string_view rest = text.substr(i + 1);
+  for (absl::string_view word : {" is", " not", " or ", " and ", " wrong"}) {
+    if (absl::StrContains(rest, word)) return "";
+  }
   return std::string(1, text[i]);
 }
 
@@ -54,6 +60,11 @@ bool IsChoice(const Node& node) {
 bool HasSeveral(const Node& node) {
   return (node.kind == Kind::kList || node.kind == Kind::kSet) && node.args.size() > 1;
 }
+
+// FLINT keeps caches for each thread; this gives them back when the thread ends.
+struct FlintThread {
+  ~FlintThread() { flint_cleanup(); }
+};
 
 std::string Shortened(absl::string_view text) {
   constexpr size_t kMax = 512;
@@ -79,13 +90,12 @@ MathVerifier::MathVerifier(absl::string_view gold, MathOptions options)
   }
   absl::string_view bare = absl::StripAsciiWhitespace(gold);
   if (options_.extract == Extract::kAny) {
-    const bool prose = bare.size() > 256 || absl::StrContains(bare, "####") ||
-                       absl::StrContains(bare, "\n") ||
-                       absl::StrContains(absl::AsciiStrToLower(bare), "answer");
     Arena arena;
     auto parsed = math::ParseAnswer(bare, {}, options_.limits, &arena);
-    const bool text = !parsed.ok() || (*parsed)->kind == Kind::kText;
-    if (prose || (text && bare.size() > 40)) {
+    const bool words = parsed.ok() && (*parsed)->kind == Kind::kText && bare.size() <= 40;
+    const bool prose = bare.size() > 256 || absl::StrContains(bare, "####") ||
+                       absl::StrContains(bare, "\n") || ReadsAsProse(bare);
+    if (prose && !words) {
       if (std::optional<Answer> answer = FindAnywhere(gold)) gold_readings_ = answer->readings;
     }
   }
@@ -97,13 +107,14 @@ std::optional<Answer> MathVerifier::FindAnswer(absl::string_view text) const {
 }
 
 std::string MathVerifier::Key() const {
-  return absl::StrCat("math\x1f", gold_, "\x1f", static_cast<int>(options_.extract), "\x1f",
-                      options_.comparison.precision.value_or(-1), "\x1f",
-                      options_.limits.characters, "\x1f", options_.limits.depth, "\x1f",
-                      options_.limits.digits, "\x1f", options_.limits.bits);
+  return absl::StrCat(gold_.size(), ":", gold_, static_cast<int>(options_.extract), " ",
+                      options_.comparison.precision.value_or(-1), " ", options_.limits.characters,
+                      " ", options_.limits.depth, " ", options_.limits.digits, " ",
+                      options_.limits.bits);
 }
 
 absl::StatusOr<Verdict> MathVerifier::Judge(const Answer& answer) const {
+  static thread_local FlintThread flint_thread;
   Verdict verdict;
   verdict.extracted = Shortened(answer.readings[0]);
   const std::string& first = answer.readings[0];
@@ -141,11 +152,7 @@ absl::StatusOr<Verdict> MathVerifier::Judge(const Answer& answer) const {
     }
     if (!text) break;
   }
-  if (gold == nullptr) {
-    verdict.rule = "gold-limit";
-    verdict.reason = "the gold answer is beyond the limits";
-    return verdict;
-  }
+  if (gold == nullptr) return absl::ResourceExhaustedError("the gold answer is beyond the limits");
 
   Comparison result;
   bool decided = false;
@@ -159,7 +166,7 @@ absl::StatusOr<Verdict> MathVerifier::Judge(const Answer& answer) const {
     const bool boxed = options_.extract == Extract::kBoxed;
     // The joined boxes are read where the gold answer has several values.
     if (i > 0 && decided && boxed && !HasSeveral(*gold) && gold->kind != Kind::kSequence) break;
-    if ((*parsed)->kind == Kind::kText && gold->kind != Kind::kText &&
+    if ((*parsed)->kind == Kind::kText && gold->kind != Kind::kText && !IsChoice(*gold) &&
         i + 1 < answer.readings.size() && !boxed)
       continue;
     Comparison comparison = math::Compare(*gold, **parsed, options_.comparison, &work, &arena);
@@ -182,6 +189,26 @@ absl::StatusOr<Verdict> MathVerifier::Judge(const Answer& answer) const {
       std::string choice = LeadingChoice(reading);
       if (!choice.empty() && absl::EqualsIgnoreCase(choice, gold->name))
         comparison = {true, "text", "the same choice"};
+    }
+    // "\\int_0^1 2\\,dx = 2", "\\det A = 2": what stands left of the last sign of equality need not
+    // be understood.
+    if (!comparison.equal && (*parsed)->kind == Kind::kText && gold->kind != Kind::kText) {
+      if (size_t sign = reading.rfind('='); sign != std::string::npos) {
+        auto a = math::ParseAnswer(reading.substr(sign + 1), {}, options_.limits, &arena);
+        if (a.ok() && (*a)->kind != Kind::kText)
+          comparison = math::Compare(*gold, **a, options_.comparison, &work, &arena);
+      }
+    }
+    // A choice in front of what it says: (B) 12 for 12.
+    if (!comparison.equal && !IsChoice(*gold) && !LeadingChoice(reading).empty() &&
+        LeadingChoice(gold_reading).empty()) {
+      const size_t letter = reading.find(LeadingChoice(reading));
+      const size_t rest = reading.find_first_not_of(" .:)}\\~", letter + 1);
+      if (rest != std::string::npos) {
+        auto a = math::ParseAnswer(reading.substr(rest), {}, options_.limits, &arena);
+        if (a.ok() && (*a)->kind != Kind::kText)
+          comparison = math::Compare(*gold, **a, options_.comparison, &work, &arena);
+      }
     }
     // The gold answer "(A) 5" is the choice, and what it says.
     if (std::string choice = LeadingChoice(gold_reading);

@@ -9,6 +9,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
+#include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "reward_service/math/units.h"
 #include "services/runtime/status_macros.h"
@@ -30,9 +31,9 @@ const absl::flat_hash_map<absl::string_view, Function>& Functions() {
       {"arsinh", Function::kArcsinh}, {"arcosh", Function::kArccosh},
       {"artanh", Function::kArctanh}, {"ln", Function::kLn},
       {"log", Function::kLog},        {"lg", Function::kLog},
-      {"exp", Function::kExp},        {"max", Function::kMax},
-      {"min", Function::kMin},        {"gcd", Function::kGcd},
-      {"lcm", Function::kLcm}};
+      {"exp", Function::kExp},        {"cis", Function::kCis},
+      {"max", Function::kMax},        {"min", Function::kMin},
+      {"gcd", Function::kGcd},        {"lcm", Function::kLcm}};
   return *functions;
 }
 
@@ -80,6 +81,7 @@ class Parser {
     }
     E3_ASSIGN_OR_RETURN(NodePointer node, List());
     if (Peek().kind != TokenKind::kEnd) return Unexpected();
+    E3_RETURN_IF_ERROR(Seal(node));
     if (approximate) {
       Node* copy = arena_->New(node->kind);
       *copy = *node;
@@ -126,6 +128,27 @@ class Parser {
         absl::StrCat("more than ", kMaxChain, " operators in a row"));
   }
 
+  // Bounds the height of the finished tree, which the evaluators walk by recursion, and marks where
+  // ± stands.
+  static constexpr size_t kMaxHeight = 400;
+  static absl::Status Seal(NodePointer root) {
+    std::vector<std::pair<NodePointer, size_t>> path = {{root, 0}};
+    while (!path.empty()) {
+      auto& [node, next] = path.back();
+      if (next == node->args.size()) {
+        node->plus_minus = node->kind == Kind::kPlusMinus;
+        for (NodePointer arg : node->args) node->plus_minus = node->plus_minus || arg->plus_minus;
+        path.pop_back();
+        continue;
+      }
+      path.emplace_back(node->args[next++], 0);
+      if (path.size() > kMaxHeight)
+        return absl::ResourceExhaustedError(
+            absl::StrCat("a tree of more than ", kMaxHeight, " levels"));
+    }
+    return absl::OkStatus();
+  }
+
   // Counts a level of nesting while it lives.
   struct Level {
     explicit Level(Parser* parser) : parser(parser) { ++parser->depth_; }
@@ -152,11 +175,13 @@ class Parser {
     return t.empty() || t == "and" || t == "or";
   }
 
-  bool TakeSeparator() {
+  bool TakeSeparator(char* joint = nullptr) {
     bool taken = false;
     while (IsSymbol(',') || IsSymbol(';') || IsSymbol('&', 0) || IsSeparatorText(Peek()) ||
            (IsCommand("\\") && matrix_depth_ == 0)) {
       if (IsSymbol('&') && matrix_depth_ > 0) break;
+      if (joint != nullptr && (Peek().kind == TokenKind::kText || Peek().kind == TokenKind::kWord))
+        *joint = absl::StrContains(absl::AsciiStrToLower(Peek().text), "or") ? 'o' : 'a';
       ++at_;
       taken = true;
     }
@@ -177,6 +202,7 @@ class Parser {
   Result List() {
     E3_RETURN_IF_ERROR(CheckSize());
     std::vector<NodePointer> items;
+    char joint = ',';
     TakeSeparator();
     while (!AtListEnd()) {
       E3_ASSIGN_OR_RETURN(NodePointer item, RelationChain());
@@ -184,10 +210,13 @@ class Parser {
       if (static_cast<int64_t>(items.size()) > limits_.list_items)
         return absl::ResourceExhaustedError(
             absl::StrCat("a list of more than ", limits_.list_items));
-      if (!TakeSeparator()) break;
+      if (!TakeSeparator(&joint)) break;
     }
     if (items.empty()) return Unexpected();
-    return items.size() == 1 ? items[0] : arena_->New(Kind::kList, std::move(items));
+    if (items.size() == 1) return items[0];
+    Node* list = arena_->New(Kind::kList, std::move(items));
+    list->joint = joint;
+    return list;
   }
 
   Result RelationChain() {
@@ -397,13 +426,45 @@ class Parser {
         if (Peek().kind == TokenKind::kLetter && Peek().text == "U" && IsSetLike(left)) break;
         if (IsSetLike(left) && left->kind != Kind::kSequence) break;
         E3_ASSIGN_OR_RETURN(NodePointer right, Power());
-        multiply(right);
+        if (right->kind == Kind::kQuotient && right->args[0]->kind == Kind::kText &&
+            right->args[1]->kind == Kind::kText) {
+          Node* measure = arena_->New(Kind::kMeasure, {left});  // 25 \frac{\text{km}}{\text{h}}
+          measure->name = absl::StrCat(right->args[0]->name, "/", right->args[1]->name);
+          left = measure;
+        } else if (left->kind == Kind::kMeasure && IsKnownUnit(left->name)) {
+          E3_ASSIGN_OR_RETURN(left, Together(left, right));
+        } else {
+          multiply(right);
+        }
       } else {
         break;
       }
       E3_RETURN_IF_ERROR(CheckSize());
     }
     return left;
+  }
+
+  static bool IsKnownUnit(absl::string_view name) {
+    int power = 1;
+    return name != "$" && name != "euro" && ParseUnit(name, &power) != nullptr;
+  }
+
+  // 1 hour 30 minutes: one quantity, in the smaller unit.
+  Result Together(NodePointer large, NodePointer small) {
+    int large_power = 1, small_power = 1;
+    const Unit* l = ParseUnit(large->name, &large_power);
+    const Unit* r = small->kind == Kind::kMeasure ? ParseUnit(small->name, &small_power) : nullptr;
+    if (l == nullptr || r == nullptr || absl::string_view(l->dimension) != r->dimension ||
+        large_power != 1 || small_power != 1)
+      return Fail("a value behind a unit");
+    NodePointer ratio =
+        arena_->New(Kind::kQuotient, {arena_->Integer(l->numerator * r->denominator),
+                                      arena_->Integer(l->denominator * r->numerator)});
+    NodePointer sum = arena_->New(
+        Kind::kSum, {arena_->New(Kind::kProduct, {large->args[0], ratio}), small->args[0]});
+    Node* measure = arena_->New(Kind::kMeasure, {sum});
+    measure->name = small->name;
+    return measure;
   }
 
   NodePointer Times(NodePointer a, NodePointer b) {
@@ -424,6 +485,16 @@ class Parser {
   }
 
   NodePointer Over(NodePointer a, NodePointer b) {
+    if (IsValue(a) && a->kind != Kind::kMeasure && b->kind == Kind::kText) {
+      Node* measure = arena_->New(Kind::kMeasure, {a});
+      measure->name = absl::StrCat("/", b->name);
+      return measure;
+    }
+    if (a->kind == Kind::kMeasure && b->kind == Kind::kText) {  // $12/\text{hour}
+      Node* measure = arena_->New(Kind::kMeasure, {a->args[0]});
+      measure->name = absl::StrCat(a->name, "/", b->name);
+      return measure;
+    }
     if (a->kind == Kind::kMeasure && b->kind == Kind::kVariable) {  // miles/h
       Node* measure = arena_->New(Kind::kMeasure, {a->args[0]});
       measure->name = absl::StrCat(a->name, "/", b->name);
@@ -573,6 +644,7 @@ class Parser {
         unit = "%";
       } else if (IsCommand("circ")) {
         ++at_;
+        if (Peek().kind == TokenKind::kLetter && (Peek().text == "C" || Peek().text == "F")) ++at_;
         unit = "°";
       } else if (IsCommand("$") && IsValue(value)) {
         ++at_;
@@ -612,6 +684,7 @@ class Parser {
 
   // 2.5 million
   static int64_t NamedPower(absl::string_view word) {
+    if (word == "dozen") return 12;
     if (word == "hundred") return 100;
     if (word == "thousand") return 1000;
     if (word == "million") return 1000000;
@@ -624,15 +697,24 @@ class Parser {
   static bool HasNumber(absl::string_view text) {
     for (size_t i = 1; i < text.size(); ++i) {
       if (absl::ascii_isdigit(static_cast<unsigned char>(text[i])) &&
-          !absl::ascii_isalnum(static_cast<unsigned char>(text[i - 1])))
+          !absl::ascii_isalnum(static_cast<unsigned char>(text[i - 1])) && text[i - 1] != '^' &&
+          text[i - 1] != '-')
         return true;
     }
     return false;
   }
   static bool IsHedge(absl::string_view text) {
     const std::string lower = absl::StrCat(" ", absl::AsciiStrToLower(text), " ");
-    return absl::StrContains(lower, " or ") || absl::StrContains(lower, " and ") ||
-           absl::StrContains(lower, " not ") || HasNumber(lower);
+    static const auto* words = new absl::flat_hash_set<absl::string_view>{
+        "or",        "and",     "not",   "is",     "isn't", "are",     "was",   "to",
+        "out",       "squared", "cubed", "half",   "third", "quarter", "pi",    "wrong",
+        "incorrect", "plus",    "minus", "times",  "over",  "divided", "point", "maybe",
+        "but",       "if",      "no",    "unless", "except"};
+    for (absl::string_view word :
+         absl::StrSplit(lower, absl::ByAnyChar(" ,;:()"), absl::SkipEmpty())) {
+      if (words->contains(word)) return true;
+    }
+    return HasNumber(lower) || lower.find_first_of("=<>+*:;") != std::string::npos;
   }
 
   // Words after a value, with what raises and divides them: "square feet", "cm" "^2", "m" "/" "s".
@@ -643,6 +725,13 @@ class Parser {
       if ((t.kind == TokenKind::kText || t.kind == TokenKind::kWord) && !IsSeparatorText(t)) {
         if (!unit.empty() && unit.back() != '/') unit += ' ';
         unit += t.text;
+        ++at_;
+      } else if (IsSymbol('^') && IsSymbol('{', 1) && IsSymbol('-', 2) &&
+                 Peek(3).kind == TokenKind::kNumber && IsSymbol('}', 4)) {
+        absl::StrAppend(&unit, "^-", Peek(3).text);
+        at_ += 5;
+      } else if (IsSymbol('*') && Peek(1).kind == TokenKind::kText) {
+        unit += ' ';
         ++at_;
       } else if (IsSymbol('^') && Peek(1).kind == TokenKind::kNumber) {
         absl::StrAppend(&unit, "^", Peek(1).text);
@@ -823,29 +912,55 @@ class Parser {
     const bool whole = !Peek().point && Peek().exponent.empty();
     E3_ASSIGN_OR_RETURN(NodePointer number, NumberLiteral());
     if (!whole || number->kind != Kind::kNumber) return number;
-    size_t mark = at_;
-    NodePointer top = nullptr, bottom = nullptr;
-    if (IsCommand("frac")) {
-      ++at_;
-      absl::StatusOr<NodePointer> t = Argument(), b = absl::InternalError("");
-      if (t.ok()) b = Argument();
-      if (t.ok() && b.ok()) top = *t, bottom = *b;
-    } else if (Peek().kind == TokenKind::kNumber && Peek().space && IsSymbol('/', 1) &&
-               Peek(2).kind == TokenKind::kNumber && !Peek().point && !Peek(2).point) {
-      E3_ASSIGN_OR_RETURN(top, NumberLiteral());
-      ++at_;
-      E3_ASSIGN_OR_RETURN(bottom, NumberLiteral());
+    std::string top, bottom;
+    const size_t after = MixedFraction(&top, &bottom);
+    if (after == 0 || top.size() > 100 || bottom.size() > 100) return number;
+    Node* mixed = arena_->New(Kind::kNumber);
+    Rational t, b;
+    fmpz_set_str(fmpq_numref(t.get()), top.c_str(), 10);
+    fmpz_set_str(fmpq_numref(b.get()), bottom.c_str(), 10);
+    if (t.IsZero() || fmpq_cmp(t.get(), b.get()) >= 0) return number;  // 3\frac{5}{2} is a product
+    at_ = after;
+    fmpq_div(mixed->number.get(), t.get(), b.get());
+    fmpq_add(mixed->number.get(), mixed->number.get(), number->number.get());
+    return mixed;
+  }
+
+  // The token after the fraction of whole numbers that stands here: \frac{2}{3}, \frac23,
+  // \frac2{3}, " 2/3"; 0 when there is none.
+  size_t MixedFraction(std::string* top, std::string* bottom) const {
+    auto whole = [&](size_t i) {
+      const Token& t = tokens_[std::min(i, tokens_.size() - 1)];
+      return t.kind == TokenKind::kNumber && !t.point && t.exponent.empty();
+    };
+    auto is = [&](size_t i, char c) {
+      const Token& t = tokens_[std::min(i, tokens_.size() - 1)];
+      return t.kind == TokenKind::kSymbol && t.text[0] == c;
+    };
+    if (whole(at_) && Peek().space && is(at_ + 1, '/') && whole(at_ + 2)) {
+      *top = tokens_[at_].text;
+      *bottom = tokens_[at_ + 2].text;
+      return at_ + 3;
     }
-    if (top != nullptr && top->kind == Kind::kNumber && bottom->kind == Kind::kNumber &&
-        top->number.IsInteger() && bottom->number.IsInteger() && top->number.Sign() > 0 &&
-        fmpq_cmp(top->number.get(), bottom->number.get()) < 0) {
-      Node* mixed = arena_->New(Kind::kNumber);
-      fmpq_div(mixed->number.get(), top->number.get(), bottom->number.get());
-      fmpq_add(mixed->number.get(), mixed->number.get(), number->number.get());
-      return mixed;
+    if (!IsCommand("frac")) return 0;
+    size_t i = at_ + 1;
+    if (whole(i) && tokens_[i].text.size() == 2) {  // \frac23
+      *top = tokens_[i].text.substr(0, 1);
+      *bottom = tokens_[i].text.substr(1);
+      return i + 1;
     }
-    at_ = mark;
-    return number;
+    for (std::string* part : {top, bottom}) {
+      if (is(i, '{') && whole(i + 1) && is(i + 2, '}')) {
+        *part = tokens_[i + 1].text;
+        i += 3;
+      } else if (whole(i) && tokens_[i].text.size() == 1) {
+        *part = tokens_[i].text;
+        ++i;
+      } else {
+        return 0;
+      }
+    }
+    return i;
   }
 
   // The argument of a command: a group, or one token; of a number's digits only the first.
@@ -902,6 +1017,7 @@ class Parser {
       const Token& t = Peek(i);
       const bool number = t.kind == TokenKind::kNumber && !t.point && t.exponent.empty();
       if (!number && t.kind != TokenKind::kLetter && t.kind != TokenKind::kWord) break;
+      if (i > 64) return std::nullopt;
       if (i > 0 && t.space) return std::nullopt;
       letter = letter || !number;
       digits += t.text;
@@ -973,6 +1089,8 @@ class Parser {
     if (t.kind == TokenKind::kLetter && (t.text == "f" || t.text == "g" || t.text == "h") &&
         IsSymbol('(') && !Peek().space) {
       ++at_;
+      Level level(this);
+      E3_RETURN_IF_ERROR(CheckSize());
       E3_ASSIGN_OR_RETURN(NodePointer argument, List());
       if (!TakeSymbol(')')) return Unexpected();
       Node* apply = arena_->New(Kind::kApply, {argument});
@@ -983,11 +1101,28 @@ class Parser {
         IsSymbol('^') && IsSymbol('{', 1) && IsSymbol('-', 2) && Peek(3).text == "1" &&
         IsSymbol('}', 4) && IsSymbol('(', 5)) {  // f^{-1}(x)
       at_ += 6;
+      Level level(this);
+      E3_RETURN_IF_ERROR(CheckSize());
       E3_ASSIGN_OR_RETURN(NodePointer argument, List());
       if (!TakeSymbol(')')) return Unexpected();
       Node* apply = arena_->New(Kind::kApply, {argument});
       apply->name = t.text + " inverse";
       return apply;
+    }
+    if (t.kind == TokenKind::kLetter && IsSymbol('\'') &&
+        (t.text == "f" || t.text == "g" || t.text == "h")) {  // f'(x), f''(2)
+      size_t primes = 0;
+      while (IsSymbol('\'', primes)) ++primes;
+      if (IsSymbol('(', primes)) {
+        at_ += primes + 1;
+        Level level(this);
+        E3_RETURN_IF_ERROR(CheckSize());
+        E3_ASSIGN_OR_RETURN(NodePointer argument, List());
+        if (!TakeSymbol(')')) return Unexpected();
+        Node* apply = arena_->New(Kind::kApply, {argument});
+        apply->name = t.text + std::string(primes, '\'');
+        return apply;
+      }
     }
     if (t.kind == TokenKind::kLetter && t.text == "C" && IsSymbol('(')) {
       // C(n, k); C(x) is a product.
@@ -1238,6 +1373,7 @@ class Parser {
     node->name = i_is_index ? "i" : lower->args[0]->name;
     E3_ASSIGN_OR_RETURN(NodePointer body, Product());
     if (i_is_index) body = IndexForI(body);
+    E3_RETURN_IF_ERROR(CheckSize());
     node->args = {lower->args[1], upper, body};
     return node;
   }
@@ -1380,7 +1516,29 @@ class Parser {
     if (!matrix)
       return node->args.size() == 1 ? node->args[0] : arena_->New(Kind::kList, node->args);
     if (kind == "array" && node->args.size() == 1) return node->args[0];
+    if (kind == "vmatrix") return Determinant(*node);
     return node;
+  }
+
+  // By the first row, up to 3 × 3.
+  Result Determinant(const Node& m) {
+    const auto n = static_cast<size_t>(m.rows);
+    if (m.rows != m.columns || n > 3)
+      return Fail("a determinant of more than 3 × 3, or not square");
+    auto at = [&](size_t r, size_t c) { return m.args[r * n + c]; };
+    auto minor = [&](size_t r1, size_t r2, size_t c1, size_t c2) {
+      return arena_->New(
+          Kind::kSum,
+          {arena_->New(Kind::kProduct, {at(r1, c1), at(r2, c2)}),
+           arena_->New(Kind::kNegative, {arena_->New(Kind::kProduct, {at(r1, c2), at(r2, c1)})})});
+    };
+    if (n == 1) return at(0, 0);
+    if (n == 2) return minor(0, 1, 0, 1);
+    return arena_->New(
+        Kind::kSum,
+        {arena_->New(Kind::kProduct, {at(0, 0), minor(1, 2, 1, 2)}),
+         arena_->New(Kind::kNegative, {arena_->New(Kind::kProduct, {at(0, 1), minor(1, 2, 0, 2)})}),
+         arena_->New(Kind::kProduct, {at(0, 2), minor(1, 2, 0, 1)})});
   }
 
   std::vector<Token> tokens_;

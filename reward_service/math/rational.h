@@ -36,7 +36,7 @@ class Rational {
   }
   // The value as an integer when it is one and |value| < 2^62.
   bool FitsInt(int64_t* out) const {
-    if (!IsInteger() || !fmpz_fits_si(numerator())) return false;
+    if (!IsInteger() || fmpz_bits(numerator()) > 62) return false;
     *out = fmpz_get_si(numerator());
     return true;
   }

@@ -148,6 +148,21 @@ class Builder {
     return InfinitySign(node) != 0 || (IsScalar(node) && Variables(node).empty());
   }
 
+  // |x| < b, |x| ≥ b for b > 0.
+  std::optional<RealSet> Absolute(const Node& node, bool left, const Node** subject) {
+    const Node* bound = node.args[left ? 1 : 0];
+    std::optional<int> sign = Order(*arena_->Integer(0), *bound, work_);
+    const Node* negative = arena_->New(Kind::kNegative, {bound});
+    Relation r = node.relations[0];
+    if (!sign || *sign >= 0 || r == Relation::kNotEqual || r == Relation::kIn) return std::nullopt;
+    const bool strict = r == Relation::kLess || r == Relation::kGreater;
+    const bool below = (r == Relation::kLess || r == Relation::kLessEqual) == left;
+    *subject = (*subject)->args[0];
+    if (below) return Normalize({{negative, bound, !strict, !strict}});
+    return Normalize(
+        {{Infinity(-1), negative, false, !strict}, {bound, Infinity(1), !strict, false}});
+  }
+
   // a < subject ≤ b, subject > a, subject ∈ set, subject ≠ a.
   std::optional<RealSet> Inequality(const Node& node, const Node** subject) {
     if (node.relations[0] == Relation::kIn) {
@@ -163,6 +178,9 @@ class Builder {
     }
     if (subject_at < 0 || node.args.size() > 3) return std::nullopt;
     *subject = node.args[static_cast<size_t>(subject_at)];
+    if ((*subject)->kind == Kind::kFunction && (*subject)->function == Function::kAbs &&
+        node.args.size() == 2)
+      return Absolute(node, subject_at == 0, subject);
     RealSet set = {{Infinity(-1), Infinity(1), false, false}};
     for (size_t i = 0; i < node.relations.size(); ++i) {
       const bool left = static_cast<int>(i) + 1 == subject_at,

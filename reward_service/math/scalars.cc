@@ -71,7 +71,7 @@ Truth CompareBalls(const Node& gold, const Node& answer, const Assignment& value
   return Truth::kUnknown;
 }
 
-// Random rational points in (0, 8), of either sign from the third point on. The denominator is a
+// Random rational points in (0, 8), of either sign from the fourth point on. The denominator is a
 // prime that no period of an answer's functions has a reason to divide.
 constexpr int64_t kDenominator = 1000003;
 Assignment RandomPoint(const std::vector<std::string>& names, uint64_t index) {
@@ -82,7 +82,7 @@ Assignment RandomPoint(const std::vector<std::string>& names, uint64_t index) {
     state ^= state >> 29;
     state *= 0xBF58476D1CE4E5B9;
     int64_t value = static_cast<int64_t>((state >> 33) % (8 * kDenominator)) + 1;
-    if (index >= 2 && ((state >> 20) & 1) != 0) value = -value;
+    if (index >= 3 && ((state >> 20) & 1) != 0) value = -value;
     Rational r(value), denominator(kDenominator);
     fmpq_div(r.get(), r.get(), denominator.get());
     values.emplace_back(name, std::move(r));
@@ -136,7 +136,17 @@ Truth CompareExpressions(const Node& gold, const Node& answer,
     if (g != a) return Truth::kDifferent;
     ++agreed;
   }
-  if (rational) return agreed == 3 ? Truth::kEqual : Truth::kUndefined;
+  if (rational && agreed == 3) {
+    // No answer is made of multiples of the primes: one point exactly, where that is within the
+    // limits.
+    Rational g, a;
+    Assignment point = RandomPoint(names, 1);
+    if (EvaluateExactly(gold, point, work, &g) == Outcome::kValue &&
+        EvaluateExactly(answer, point, work, &a) == Outcome::kValue && !(g == a))
+      return Truth::kDifferent;
+    return Truth::kEqual;
+  }
+  if (rational) return Truth::kUndefined;
   agreed = 0;
   int complex_agreed = 0;
   for (uint64_t point = 0; point < 10 && agreed < 5; ++point) {
@@ -145,7 +155,12 @@ Truth CompareExpressions(const Node& gold, const Node& answer,
     Outcome og = EvaluateBall(gold, values, 64, work, &g);
     if (og == Outcome::kLimit || og == Outcome::kOther) return Truth::kUnknown;
     if (og == Outcome::kUndefined) continue;
-    const bool real = acb_is_real(g.get());
+    // At points where a root or a logarithm on the way is not real, other branches may be meant:
+    // √(ab) is √a·√b where both are real.
+    Ball a;
+    const bool answered = EvaluateBall(answer, values, 64, work, &a) == Outcome::kValue;
+    const bool real = acb_is_real(g.get()) && !g.complex_step() &&
+                      !(answered && acb_is_real(a.get()) && a.complex_step());
     Truth truth = CompareBalls(gold, answer, values, work);
     if (truth == Truth::kUnknown) return truth;
     if (truth == Truth::kUndefined) continue;
@@ -166,22 +181,26 @@ std::optional<Rational> ExactValue(const Node& node, Work* work, Outcome* outcom
   return value;
 }
 
-// |gold − answer| ≤ ½·10^−digits.
+// Whether |gold − answer| < ½·10^−digits, certainly.
 Truth WithinRounding(const Node& gold, const Node& answer, int digits, Work* work) {
-  work->Restart();
-  Ball g, a, difference;
-  if (EvaluateBall(gold, {}, 256, work, &g) != Outcome::kValue ||
-      EvaluateBall(answer, {}, 256, work, &a) != Outcome::kValue)
-    return Truth::kUnknown;
-  acb_sub(difference.get(), g.get(), a.get(), 256);
-  Ball size, bound;
-  acb_abs(acb_realref(size.get()), difference.get(), 256);
-  arb_set_si(acb_realref(bound.get()), 10);
-  arb_pow_ui(acb_realref(bound.get()), acb_realref(bound.get()), static_cast<ulong>(digits), 256);
-  arb_mul_2exp_si(acb_realref(bound.get()), acb_realref(bound.get()), 1);
-  arb_inv(acb_realref(bound.get()), acb_realref(bound.get()), 256);
-  return arb_gt(acb_realref(size.get()), acb_realref(bound.get())) ? Truth::kDifferent
-                                                                   : Truth::kEqual;
+  for (int64_t precision : {256, 1024}) {
+    work->Restart();
+    Ball g, a, difference, size, bound;
+    if (EvaluateBall(gold, {}, precision, work, &g) != Outcome::kValue ||
+        EvaluateBall(answer, {}, precision, work, &a) != Outcome::kValue)
+      return Truth::kUnknown;
+    acb_sub(difference.get(), g.get(), a.get(), precision);
+    acb_abs(acb_realref(size.get()), difference.get(), precision);
+    arb_set_si(acb_realref(bound.get()), 10);
+    arb_pow_ui(acb_realref(bound.get()), acb_realref(bound.get()), static_cast<ulong>(digits),
+               precision);
+    arb_mul_2exp_si(acb_realref(bound.get()), acb_realref(bound.get()), 1);
+    arb_inv(acb_realref(bound.get()), acb_realref(bound.get()), precision);
+    if (arb_lt(acb_realref(size.get()), acb_realref(bound.get()))) return Truth::kEqual;
+    if (arb_gt(acb_realref(size.get()), acb_realref(bound.get()))) return Truth::kDifferent;
+  }
+  // Half a unit away, or a value that is not known so well.
+  return Truth::kDifferent;
 }
 
 const Node* Magnitude(const Node* node) {
@@ -346,6 +365,7 @@ Comparison CompareUpToFactor(const Node& gold, const Node& answer, bool positive
     if (acb_contains_zero(a.get()) || acb_contains_zero(g.get())) continue;
     if (!acb_is_real(g.get()) || !acb_is_real(a.get())) continue;
     acb_div(ratio.get(), g.get(), a.get(), 256);
+    if (acb_rel_accuracy_bits(ratio.get()) < 100) continue;
     if (positive && arb_is_negative(acb_realref(ratio.get())))
       return Say(Truth::kDifferent, "inequality", "", "the other direction");
     if (points++ == 0) {

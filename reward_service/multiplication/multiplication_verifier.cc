@@ -29,7 +29,7 @@ std::optional<Answer> MultiplicationVerifier::FindAnswer(absl::string_view text)
   return FindBoxed(text);
 }
 
-std::string MultiplicationVerifier::Key() const { return "multiplication\x1f" + product_; }
+std::string MultiplicationVerifier::Key() const { return product_; }
 
 absl::StatusOr<Verdict> MultiplicationVerifier::Judge(const Answer& answer) const {
   const std::string& text = answer.readings[0];

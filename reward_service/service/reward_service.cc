@@ -17,6 +17,7 @@ struct StreamState {
   std::condition_variable changed;
   int in_flight = 0;  // read, and not yet written
   std::deque<v1::ScoreReply> replies;
+  grpc::ServerContext* context = nullptr;  // null once the stream is over
   bool reading = true;
   bool broken = false;  // the client is gone: nothing more is judged or written
 };
@@ -60,6 +61,7 @@ grpc::Status RewardService::Score(
     streams_.insert(context);
   }
   auto state = std::make_shared<StreamState>();
+  state->context = context;
   std::thread writer([this, state, stream] {
     std::unique_lock<std::mutex> lock(state->mutex);
     while (true) {
@@ -102,6 +104,8 @@ grpc::Status RewardService::Score(
       bool wanted;
       {
         std::lock_guard<std::mutex> lock(state->mutex);
+        // Past its deadline, or cancelled: nobody waits for the verdict.
+        if (state->context != nullptr && state->context->IsCancelled()) state->broken = true;
         wanted = !state->broken;
       }
       v1::ScoreReply reply;
@@ -120,6 +124,11 @@ grpc::Status RewardService::Score(
   }
   state->changed.notify_all();
   writer.join();
+  {
+    std::lock_guard<std::mutex> lock(state->mutex);
+    state->context = nullptr;
+    state->broken = true;
+  }
   const VerdictCache::Counts cache = scorer_.cache_counts();
   GaugeMetric("e3_reward_cache_hits", "Verdicts found in the cache")
       .Set(static_cast<double>(cache.hits));

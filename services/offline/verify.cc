@@ -41,8 +41,8 @@ absl::StatusOr<v1::ScoreRequest> Request(const Json& line, const VerifyOptions& 
     if (!line.contains("numbers") || !line["numbers"].is_array())
       return absl::InvalidArgumentError("no \"numbers\"");
     for (const Json& n : line["numbers"]) {
-      if (!n.is_number_integer())
-        return absl::InvalidArgumentError("\"numbers\" must be whole numbers");
+      if (!n.is_number_integer() || (n.is_number_unsigned() && n.get<uint64_t>() > INT64_MAX))
+        return absl::InvalidArgumentError("\"numbers\" must be whole numbers below 2^63");
       task->add_numbers(n.get<int64_t>());
     }
     if (!line.contains("target") || !line["target"].is_number_integer())
@@ -53,6 +53,11 @@ absl::StatusOr<v1::ScoreRequest> Request(const Json& line, const VerifyOptions& 
   } else {
     std::optional<std::string> a = Text(line, "a"), b = Text(line, "b");
     if (!a || !b) return absl::InvalidArgumentError("a multiplication line needs \"a\" and \"b\"");
+    for (const char* field : {"a", "b"}) {
+      if (line[field].is_number_float())
+        return absl::InvalidArgumentError(
+            absl::StrCat("\"", field, "\" is too large for a JSON number: write it as a string"));
+    }
     request.mutable_multiplication()->set_a(*a);
     request.mutable_multiplication()->set_b(*b);
   }

@@ -61,7 +61,8 @@ TEST_CASE("the last complete box is the answer") {
   CHECK(box("no box") == "(none)");
   CHECK(box("\\boxedsomething{3}") == "(none)");
   CHECK(box("cut off \\boxed{4") == "(none)");
-  CHECK(box("\\boxed{1} and cut off \\boxed{\\frac{1}{") == "1");
+  CHECK(box("\\boxed{1} and cut off \\boxed{\\frac{1}{") == "(none)");
+  CHECK(box("so \\boxed 3.5 is it") == "3.5");
   CHECK(box("\\boxed{outer is cut \\boxed{5}") == "5");
   CHECK(box("stray } and { then \\boxed{5}") == "5");
   const std::string text = "so \\boxed{42} indeed";
@@ -207,8 +208,9 @@ TEST_CASE("hostile boxes end quickly") {
     for (const std::string& gold :
          {std::string("1"), std::string("\\pi"), std::string("x^2"), bomb.substr(0, 8000) + "+0"}) {
       absl::StatusOr<Verdict> v = Verify(MathVerifier(gold), "\\boxed{" + bomb + "}");
-      REQUIRE(v.ok());
-      CHECK_FALSE(v->rule.empty());
+      // A gold answer beyond the limits is an error, not a verdict.
+      if (v.ok()) CHECK_FALSE(v->rule.empty());
+      if (!v.ok()) CHECK((absl::IsResourceExhausted(v.status()) && gold.size() > 100));
     }
   }
   CHECK(Judge(repeat("\\boxed{", 5000) + "1" + repeat("}", 5000), "1").score <= 1);
