@@ -409,13 +409,14 @@ std::optional<Answer> FindAnywhere(absl::string_view text) {
   if (tail.size() <= 512) {
     size_t after = kNone;
     for (absl::string_view verb : {" is ", " are ", " equals ", " be ", " get ", " have ", " has ",
-                                   "So ", "so ", "Thus ", "Hence "}) {
+                                   " at ", "So ", "so ", "Thus ", "Hence "}) {
       size_t at = tail.rfind(verb);
       if (at != kNone && (after == kNone || at + verb.size() > after)) after = at + verb.size();
     }
     if (after != kNone) {
       after = AfterAdverbs(absl::AsciiStrToLower(tail), after);
-      AddReading(tail.substr(after), text.size(), &answer);
+      if (!IsProse(tail.substr(std::min(after, tail.size()))))
+        AddReading(tail.substr(after), text.size(), &answer);
     }
   }
   if (std::optional<Span> number = LastNumber(text))

@@ -645,7 +645,14 @@ class Lexer {
       while (IsAlpha(At(k))) ++k;
       return FindUnit(absl::string_view(ascii_).substr(i + 1, k - i - 1)) != nullptr ? k : 0;
     }
-    return run == "m" && At(i) == '^' && (At(i + 1) == '2' || At(i + 1) == '3') ? i + 2 : 0;
+    if (run != "m") return 0;
+    absl::string_view rest = absl::string_view(ascii_).substr(i, end_ - i);
+    for (absl::string_view power : {"^{2}", "^{3}", "^2", "^3", "2", "3"}) {
+      if (absl::StartsWith(rest, power) && !IsDigit(At(i + power.size())) &&
+          !IsAlpha(At(i + power.size())))
+        return i + power.size();
+    }
+    return 0;
   }
 
   // Words and units stay whole; short runs of letters are products: xy, abc, mn.
@@ -808,13 +815,13 @@ class Lexer {
         (tokens_.back().kind == TokenKind::kNumber || tokens_.back().text == "}" ||
          tokens_.back().text == "circ" || tokens_.back().text == "/" ||
          tokens_.back().text == "pi" || tokens_.back().text == ")");
-    if (!text && !other && PlainNames().contains(content)) {
+    if (!text && value_before && !commands && IsUnit(content)) {
+      // \mathrm{cm^2}, \mathrm{m/s}, \mathrm{C}
+      Add(TokenKind::kText, absl::StrReplaceAll(content, {{"{", ""}, {"}", ""}}));
+    } else if (!text && !other && PlainNames().contains(content)) {
       AddCommand(content);
     } else if (!text && !other && content.size() >= 2) {
       Add(TokenKind::kText, content);
-    } else if (!text && value_before && !commands && IsUnit(content)) {
-      // \mathrm{cm^2}, \mathrm{m/s}, \mathrm{C}
-      Add(TokenKind::kText, absl::StrReplaceAll(content, {{"{", ""}, {"}", ""}}));
     } else if (text && letters && !commands && !IsMathematics(content)) {
       Add(TokenKind::kText, content);
     } else if (!content.empty()) {

@@ -7,6 +7,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "reward_service/math/extraction.h"
 #include "reward_service/math/parser.h"
 
@@ -29,6 +30,7 @@ bool IsPlainInteger(absl::string_view text) {
 
 // "(E) 42", "E. 42" against the choice E: the letter in front.
 std::string LeadingChoice(absl::string_view text) {
+  while (!text.empty() && (text[0] == '$' || text[0] == ' ')) text.remove_prefix(1);
   size_t i = 0;
   for (absl::string_view prefix : {"\\text{", "\\textbf{", "\\mathrm{"}) {
     if (absl::StartsWith(text, prefix)) i = prefix.size();
@@ -51,6 +53,19 @@ std::string LeadingChoice(absl::string_view text) {
     if (absl::StrContains(rest, word)) return "";
   }
   return std::string(1, text[i]);
+}
+
+// "yes" or "no" where a text begins with it and does not say the opposite: "No, there is none."
+std::string Polarity(absl::string_view text) {
+  std::string first;
+  for (absl::string_view word : absl::StrSplit(
+           absl::AsciiStrToLower(text), absl::ByAnyChar(" ,.;:!{}$*\\()~"), absl::SkipEmpty())) {
+    if (word == "text" || word == "textbf" || word == "mathrm") continue;
+    if (first.empty() && word != "yes" && word != "no") return "";
+    if (first.empty()) first = std::string(word);
+    if ((word == "yes" || word == "no") && word != first) return "";
+  }
+  return first;
 }
 
 bool IsChoice(const Node& node) {
@@ -92,7 +107,8 @@ MathVerifier::MathVerifier(absl::string_view gold, MathOptions options)
   if (options_.extract == Extract::kAny) {
     Arena arena;
     auto parsed = math::ParseAnswer(bare, {}, options_.limits, &arena);
-    const bool words = parsed.ok() && (*parsed)->kind == Kind::kText && bare.size() <= 40;
+    const bool words = parsed.ok() && (*parsed)->kind == Kind::kText && bare.size() <= 40 &&
+                       bare.find_first_of("0123456789") == absl::string_view::npos;
     const bool prose = bare.size() > 256 || absl::StrContains(bare, "####") ||
                        absl::StrContains(bare, "\n") || ReadsAsProse(bare);
     if (prose && !words) {
@@ -210,6 +226,9 @@ absl::StatusOr<Verdict> MathVerifier::Judge(const Answer& answer) const {
           comparison = math::Compare(*gold, **a, options_.comparison, &work, &arena);
       }
     }
+    if (std::string polarity = Polarity(gold_reading);
+        !comparison.equal && !polarity.empty() && polarity == Polarity(reading))
+      comparison = {true, "text", "the same word, " + polarity};
     // The gold answer "(A) 5" is the choice, and what it says.
     if (std::string choice = LeadingChoice(gold_reading);
         !comparison.equal && !choice.empty() && gold_reading.size() > 4) {

@@ -1465,6 +1465,20 @@ class Parser {
     return argument;
   }
 
+  // Commas, "if", "for": between a value and its condition.
+  void SkipConditionWords() {
+    while (true) {
+      const Token& t = Peek();
+      std::string word = t.kind == TokenKind::kText || t.kind == TokenKind::kWord
+                             ? absl::AsciiStrToLower(absl::StripAsciiWhitespace(t.text))
+                             : "";
+      while (!word.empty() && word.back() == ' ') word.pop_back();
+      if (!IsSymbol(',') && word != "if" && word != "for" && word != "when" && word != "where")
+        return;
+      ++at_;
+    }
+  }
+
   Result Matrix() {
     Level level(this);
     E3_RETURN_IF_ERROR(CheckSize());
@@ -1496,9 +1510,12 @@ class Parser {
         continue;
       }
       if (TakeSymbol('&')) continue;
+      if (kind == "cases") SkipConditionWords();
+      if (IsCommand("\\") || IsCommand("end:" + kind)) continue;
       E3_ASSIGN_OR_RETURN(NodePointer entry, RelationChain());
       node->args.push_back(entry);
       ++columns;
+      if (kind == "cases") SkipConditionWords();
       if (static_cast<int64_t>(node->args.size()) > limits_.list_items)
         return absl::ResourceExhaustedError("a matrix with too many entries");
       E3_RETURN_IF_ERROR(CheckSize());
@@ -1513,6 +1530,7 @@ class Parser {
       ++node->rows;
     }
     if (node->args.empty()) return Fail("an empty matrix");
+    if (kind == "cases" && node->columns > 1) return node;  // value, condition
     if (!matrix)
       return node->args.size() == 1 ? node->args[0] : arena_->New(Kind::kList, node->args);
     if (kind == "array" && node->args.size() == 1) return node->args[0];
@@ -1698,6 +1716,7 @@ std::string NormalizeText(absl::string_view text) {
       static const auto* styling = new absl::flat_hash_set<absl::string_view>{
           "text",  "textbf",       "textit", "textrm",     "mathrm", "mathbf",       "mbox", "left",
           "right", "displaystyle", "quad",   "textnormal", "boxed",  "operatorname", "emph"};
+      if (name == "dots" || name == "cdots" || name == "dotsc") name = "ldots";
       if (!styling->contains(name)) absl::StrAppend(&out, "\\", name);
       i = end - 1;
     } else if (absl::ascii_isspace(static_cast<unsigned char>(c)) || c == '~') {
