@@ -11,7 +11,7 @@ class Complex {
       : values_(std::move(values)), precision_(precision), work_(work) {}
 
   Outcome Value(const Node& node, acb_ptr out) {
-    if (!work_->Spend(1 + precision_ / 256)) return Outcome::kLimit;
+    if (!work_->Spend(1 + precision_ / 64)) return Outcome::kLimit;
     Outcome outcome = Compute(node, out);
     if (outcome == Outcome::kValue && !acb_is_finite(out)) return Outcome::kUndefined;
     complex_ = complex_ || (outcome == Outcome::kValue && !acb_is_real(out));

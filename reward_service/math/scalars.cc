@@ -66,7 +66,9 @@ Truth CompareBalls(const Node& gold, const Node& answer, const Assignment& value
                     size < 0 && size > -100000 && !acb_contains_zero(g.get()) ? size - 256 : -128))
       return Truth::kEqual;
     if (size > 15000) return Truth::kUnknown;
-    precision = precision >= 576 ? std::max(precision * 2, size + 512) : precision * 3;
+    // Digits that cancel get one chance more; large values as many bits as they have.
+    if (precision >= 1728 && precision >= size + 512) return Truth::kUnknown;
+    precision = precision >= 576 ? std::max<int64_t>(1728, size + 512) : precision * 3;
   }
   return Truth::kUnknown;
 }

@@ -105,7 +105,9 @@ grpc::Status RewardService::Score(
       {
         std::lock_guard<std::mutex> lock(state->mutex);
         // Past its deadline, or cancelled: nobody waits for the verdict.
-        if (state->context != nullptr && state->context->IsCancelled()) state->broken = true;
+        // (Before the client has sent its last request, reading tells.)
+        if (!state->reading && state->context != nullptr && state->context->IsCancelled())
+          state->broken = true;
         wanted = !state->broken;
       }
       v1::ScoreReply reply;
