@@ -559,7 +559,7 @@ class Comparer {
     if (g == nullptr || a == nullptr)
       return (g == nullptr || IsLabel(*g)) && (a == nullptr || IsLabel(*a));
     if (g->kind == Kind::kSequence || a->kind == Kind::kSequence) return true;
-    return LabelName(*g) == LabelName(*a) ? Compare(*g, *a).equal : Compare(*g, *a).equal;
+    return Compare(*g, *a).equal;
   }
 
   Comparison CompareRelations(const Node& g, const Node& a) {
@@ -772,7 +772,7 @@ class Comparer {
       // Degrees against radians.
       if (mg.unit.empty() || ma.unit.empty()) {
         Comparison radians =
-            Compare(mg.unit.empty() ? *mg.value : g, ma.unit.empty() ? *ma.value : a, 0);
+            CompareAngles(mg.unit.empty() ? *mg.value : g, ma.unit.empty() ? *ma.value : a);
         if (radians.equal) return radians;
       }
       return c;
@@ -799,8 +799,8 @@ class Comparer {
     return plain();
   }
 
-  // Angles as radians: the balls know what ° means.
-  Comparison Compare(const Node& g, const Node& a, int) {
+  // Degrees against radians: the balls know what ° means.
+  Comparison CompareAngles(const Node& g, const Node& a) {
     if (!IsScalar(g) || !IsScalar(a)) return Different("kind", "one answer is an angle");
     return CompareScalars(g, a, options_, work_);
   }

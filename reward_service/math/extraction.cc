@@ -158,35 +158,6 @@ struct Span {
   size_t open = 0;    // the opening sign
 };
 
-// Whether words other than "and" and "or" stand in `text`, outside commands and braces.
-bool IsProse(absl::string_view text);
-}  // namespace
-bool ReadsAsProse(absl::string_view text) { return IsProse(text); }
-namespace {
-bool IsProse(absl::string_view text) {
-  int braces = 0;
-  for (size_t i = 0; i < text.size(); ++i) {
-    if (text[i] == '{') ++braces;
-    if (text[i] == '}') --braces;
-    if (!IsAlpha(text[i])) continue;
-    const size_t begin = i;
-    while (i + 1 < text.size() && IsAlpha(text[i + 1])) ++i;
-    absl::string_view run = text.substr(begin, i + 1 - begin);
-    if (begin > 0 && text[begin - 1] == '\\') continue;
-    static constexpr absl::string_view kNames[] = {"and", "sin",  "cos", "tan",
-                                                   "log", "sqrt", "pi",  "exp"};
-    static constexpr absl::string_view kShort[] = {"so", "to", "is", "in", "at",
-                                                   "of", "by", "we", "it", "no"};
-    if (std::find(std::begin(kShort), std::end(kShort), absl::AsciiStrToLower(run)) !=
-        std::end(kShort))
-      return true;
-    if (run.size() >= 3 && braces == 0 &&
-        std::find(std::begin(kNames), std::end(kNames), run) == std::end(kNames))
-      return true;
-  }
-  return false;
-}
-
 // The last mathematics between signs: $…$, $$…$$, \[…\], \(…\).
 std::optional<Span> LastMath(absl::string_view text) {
   std::optional<Span> last;
@@ -221,7 +192,7 @@ std::optional<Span> LastMath(absl::string_view text) {
     if (end == kNone || (length == 1 && close == "$" &&
                          ((end + 1 < text.size() && IsDigit(text[end + 1])) ||
                           absl::EndsWith(absl::StripTrailingAsciiWhitespace(content), " and") ||
-                          absl::StrContains(content, "\n\n") || IsProse(content)))) {
+                          absl::StrContains(content, "\n\n") || ReadsAsProse(content)))) {
       // A dollar sign of money, which nothing closes.
       i += length;
       continue;
@@ -236,33 +207,37 @@ std::optional<Span> LastMath(absl::string_view text) {
 // The last number, with sign, separators, point, a simple fraction and percent: "-1,234.5", "3/4",
 // "50%".
 std::optional<Span> LastNumber(absl::string_view text) {
-  size_t i = text.size();
-  while (i > 0 && !IsDigit(text[i - 1])) --i;
-  if (i == 0) return std::nullopt;
-  const size_t end = i < text.size() && text[i] == '%' ? i + 1 : i;
-  bool slash = false;
-  while (i > 0) {
-    const char c = text[i - 1];
-    if (IsDigit(c)) {
-      --i;
-    } else if ((c == '.' || c == ',') && i > 1 && IsDigit(text[i - 2]) && i < text.size() &&
-               IsDigit(text[i])) {
-      --i;
-    } else if (c == '/' && !slash && i > 1 && IsDigit(text[i - 2]) && IsDigit(text[i])) {
-      slash = true;
-      --i;
-    } else {
-      break;
+  while (true) {
+    size_t i = text.size();
+    while (i > 0 && !IsDigit(text[i - 1])) --i;
+    if (i == 0) return std::nullopt;
+    const size_t end = i < text.size() && text[i] == '%' ? i + 1 : i;
+    bool slash = false;
+    while (i > 0) {
+      const char c = text[i - 1];
+      if (IsDigit(c)) {
+        --i;
+      } else if ((c == '.' || c == ',') && i > 1 && IsDigit(text[i - 2]) && i < text.size() &&
+                 IsDigit(text[i])) {
+        --i;
+      } else if (c == '/' && !slash && i > 1 && IsDigit(text[i - 2]) && IsDigit(text[i])) {
+        slash = true;
+        --i;
+      } else {
+        break;
+      }
     }
+    // An exponent, or a digit of a name (m^2, x1), is no number of its own.
+    if (i > 1 && (text[i - 1] == '^' || text[i - 1] == '_' || IsAlpha(text[i - 1]))) {
+      text = text.substr(0, i - 1);
+      continue;
+    }
+    if (i > 0 && text[i - 1] == '.' && (i == 1 || !IsAlpha(text[i - 2]))) --i;
+    if (i > 0 && text[i - 1] == '-' &&
+        (i == 1 || !(IsDigit(text[i - 2]) || IsAlpha(text[i - 2]) || text[i - 2] == ')')))
+      --i;
+    return Span{i, end, end};
   }
-  // An exponent, or a digit of a name (m^2, x1), is no number of its own.
-  if (i > 1 && (text[i - 1] == '^' || text[i - 1] == '_' || IsAlpha(text[i - 1])))
-    return LastNumber(text.substr(0, i - 1));
-  if (i > 0 && text[i - 1] == '.' && (i == 1 || !IsAlpha(text[i - 2]))) --i;
-  if (i > 0 && text[i - 1] == '-' &&
-      (i == 1 || !(IsDigit(text[i - 2]) || IsAlpha(text[i - 2]) || text[i - 2] == ')')))
-    --i;
-  return Span{i, end, end};
 }
 
 // Past words that say nothing of the value: "the answer is therefore approximately …".
@@ -287,16 +262,17 @@ size_t AfterAdverbs(absl::string_view lower, size_t at) {
 size_t AfterPhrase(absl::string_view text) {
   const std::string lower = absl::AsciiStrToLower(text);
   const absl::string_view view = lower;
-  auto last = [&](size_t before) {
-    size_t best = kNone;
-    for (absl::string_view word : {"answer", "option", "choice"}) {
-      size_t at = before == 0 ? kNone : view.rfind(word, before - 1);
-      if (at != kNone && (best == kNone || at > best)) best = at;
+  // The last place of each word that was not looked at yet.
+  constexpr absl::string_view kWords[] = {"answer", "option", "choice"};
+  size_t places[] = {view.rfind(kWords[0]), view.rfind(kWords[1]), view.rfind(kWords[2])};
+  for (int looked = 0; looked < 1000; ++looked) {
+    int word_at = -1;
+    for (int w = 0; w < 3; ++w) {
+      if (places[w] != kNone && (word_at < 0 || places[w] > places[word_at])) word_at = w;
     }
-    return best;
-  };
-  int looked = 0;
-  for (size_t at = last(lower.size()); at != kNone && ++looked < 1000; at = last(at)) {
+    if (word_at < 0) break;
+    const size_t at = places[word_at];
+    places[word_at] = at == 0 ? kNone : view.rfind(kWords[word_at], at - 1);
     const bool is_answer = absl::StartsWith(view.substr(at), "answer");
     size_t i = at + 6;
     auto skip = [&] {
@@ -330,6 +306,30 @@ void AddReading(absl::string_view text, size_t end, Answer* answer) {
 }
 
 }  // namespace
+
+bool ReadsAsProse(absl::string_view text) {
+  int braces = 0;
+  for (size_t i = 0; i < text.size(); ++i) {
+    if (text[i] == '{') ++braces;
+    if (text[i] == '}') --braces;
+    if (!IsAlpha(text[i])) continue;
+    const size_t begin = i;
+    while (i + 1 < text.size() && IsAlpha(text[i + 1])) ++i;
+    absl::string_view run = text.substr(begin, i + 1 - begin);
+    if (begin > 0 && text[begin - 1] == '\\') continue;
+    static constexpr absl::string_view kNames[] = {"and", "sin",  "cos", "tan",
+                                                   "log", "sqrt", "pi",  "exp"};
+    static constexpr absl::string_view kShort[] = {"so", "to", "is", "in", "at",
+                                                   "of", "by", "we", "it", "no"};
+    if (std::find(std::begin(kShort), std::end(kShort), absl::AsciiStrToLower(run)) !=
+        std::end(kShort))
+      return true;
+    if (run.size() >= 3 && braces == 0 &&
+        std::find(std::begin(kNames), std::end(kNames), run) == std::end(kNames))
+      return true;
+  }
+  return false;
+}
 
 std::optional<Answer> FindBoxed(absl::string_view text) {
   std::vector<Box> boxes = Boxes(text);
@@ -396,7 +396,7 @@ std::optional<Answer> FindAnywhere(absl::string_view text) {
   }
   const absl::string_view whole = absl::StripAsciiWhitespace(text);
   const bool is_short = whole.size() <= 256 && !absl::StrContains(whole, "\n");
-  if (is_short && !IsProse(whole)) AddReading(whole, text.size(), &answer);
+  if (is_short && !ReadsAsProse(whole)) AddReading(whole, text.size(), &answer);
   add_math(text, 0);
   // "The midpoint is (3, 4).", "The roots are 2 and 3.": what the last sentence says.
   absl::string_view trimmed = absl::StripTrailingAsciiWhitespace(text);
@@ -415,7 +415,7 @@ std::optional<Answer> FindAnywhere(absl::string_view text) {
     }
     if (after != kNone) {
       after = AfterAdverbs(absl::AsciiStrToLower(tail), after);
-      if (!IsProse(tail.substr(std::min(after, tail.size()))))
+      if (!ReadsAsProse(tail.substr(std::min(after, tail.size()))))
         AddReading(tail.substr(after), text.size(), &answer);
     }
   }

@@ -39,7 +39,6 @@ std::set<std::string> Same(const std::string& answer) {
         answer, {{"(", "\\left("}, {")", "\\right)"}, {"[", "\\left["}, {"]", "\\right]"}}));
   if (absl::StrContains(answer, "\\sqrt["))
     same.erase(absl::StrReplaceAll(answer, {{"[", "\\left["}, {"]", "\\right]"}}));
-  std::string changed = answer;
   static const RE2 kFraction("^(-?)\\\\[dt]?frac\\{(\\d+)\\}\\{(\\d+)\\}$");
   std::string sign, top, bottom;
   if (RE2::FullMatch(answer, kFraction, &sign, &top, &bottom)) {

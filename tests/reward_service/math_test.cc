@@ -40,7 +40,6 @@ TEST_CASE("the table of cases") {
     CHECK(v.score == (verdict == "=" ? 1 : 0));
     CHECK_FALSE(v.rule.empty());
     CHECK_FALSE(v.reason.empty());
-    // Equality of bare answers knows no order, where no rule is made for one side.
     ++count;
   }
   CHECK(count >= 500);
@@ -218,6 +217,15 @@ TEST_CASE("hostile boxes end quickly") {
   CHECK(Judge("\\boxed{" + std::string(1 << 22, '9') + "}", "1").rule == "limit");
   CHECK(Judge(std::string(1 << 22, 'a') + "\\boxed{1}", "1").score == 1);
   CHECK(Judge("\\boxed{\xff\xfe}", "1").score == 0);
+  // Floods of what an answer may stand behind, where it may stand anywhere.
+  MathOptions any;
+  any.extract = Extract::kAny;
+  for (const char* flood : {"\\[ ", "\\( ", "$", "$$", "$5 ", "a1", "answer ", "answer is ",
+                            "option ", "#### ", "</think>", "\\boxed{", "1.", "-1", " is "}) {
+    INFO(flood);
+    CHECK(Judge(repeat(flood, 300000), "123456", any).score == 0);
+    CHECK(Judge("\\boxed{7} " + repeat(flood, 300000), "8", any).score == 0);
+  }
   CHECK(Judge(std::string("\\boxed{1\0}", 10), "1").score == 0);
 }
 
