@@ -8,10 +8,8 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_replace.h"
-#include "absl/strings/str_split.h"
-#include "absl/strings/strip.h"
 #include "reward_service/math/units.h"
+#include "reward_service/math/words.h"
 #include "services/runtime/status_macros.h"
 
 namespace e3::math {
@@ -121,6 +119,38 @@ class Parser {
     return Fail(absl::StrCat("unexpected '", Peek().text, "'"));
   }
 
+  NodePointer Call(Function function, std::vector<NodePointer> args) {
+    Node* node = arena_->New(Kind::kFunction, std::move(args));
+    node->function = function;
+    return node;
+  }
+  NodePointer Measure(NodePointer value, std::string unit) {
+    Node* node = arena_->New(Kind::kMeasure, {value});
+    node->name = std::move(unit);
+    return node;
+  }
+  NodePointer Variable(std::string name) {
+    Node* node = arena_->New(Kind::kVariable);
+    node->name = std::move(name);
+    return node;
+  }
+  // Whether the unit of `node` goes with the value through products and quotients.
+  static bool HasUnit(NodePointer node) {
+    return node->kind == Kind::kMeasure && node->name != "%" && node->name != "°";
+  }
+  // The items of a list, or the only one.
+  static std::vector<NodePointer> ItemsOf(NodePointer node) {
+    return node->kind == Kind::kList ? node->args : std::vector<NodePointer>{node};
+  }
+  bool AtPlusMinus() const { return IsCommand("pm") || IsCommand("mp"); }
+  // "3 to 5"
+  bool AtTo() const {
+    return Peek().kind == TokenKind::kText && absl::StripAsciiWhitespace(Peek().text) == "to";
+  }
+  bool IsWords(const Token& token) const {
+    return token.kind == TokenKind::kText || token.kind == TokenKind::kWord;
+  }
+
   // Trees lean to the left where operators of one kind follow one another; their height is bounded.
   static constexpr int kMaxChain = 500;
   static absl::Status TooLong() {
@@ -166,7 +196,7 @@ class Parser {
 
   // "and", "or", ", and": separates the answers of a list.
   bool IsSeparatorText(const Token& token) const {
-    if (token.kind != TokenKind::kText && token.kind != TokenKind::kWord) return false;
+    if (!IsWords(token)) return false;
     std::string text = absl::AsciiStrToLower(token.text);
     absl::string_view t = absl::StripAsciiWhitespace(text);
     while (!t.empty() && (t[0] == ',' || t[0] == ';' || t[0] == ' ')) t.remove_prefix(1);
@@ -177,10 +207,10 @@ class Parser {
 
   bool TakeSeparator(char* joint = nullptr) {
     bool taken = false;
-    while (IsSymbol(',') || IsSymbol(';') || IsSymbol('&', 0) || IsSeparatorText(Peek()) ||
+    while (IsSymbol(',') || IsSymbol(';') || IsSymbol('&') || IsSeparatorText(Peek()) ||
            (IsCommand("\\") && matrix_depth_ == 0)) {
       if (IsSymbol('&') && matrix_depth_ > 0) break;
-      if (joint != nullptr && (Peek().kind == TokenKind::kText || Peek().kind == TokenKind::kWord))
+      if (joint != nullptr && IsWords(Peek()))
         *joint = absl::StrContains(absl::AsciiStrToLower(Peek().text), "or") ? 'o' : 'a';
       ++at_;
       taken = true;
@@ -234,12 +264,9 @@ class Parser {
 
   Result Ratio() {
     E3_ASSIGN_OR_RETURN(NodePointer first, Sets());
-    const bool to =
-        Peek().kind == TokenKind::kText && absl::StripAsciiWhitespace(Peek().text) == "to";
-    if (set_builder_ || !(IsSymbol(':') || to)) return first;
+    if (set_builder_ || !(IsSymbol(':') || AtTo())) return first;
     Node* ratio = arena_->New(Kind::kRatio, {first});
-    while (IsSymbol(':') ||
-           (Peek().kind == TokenKind::kText && absl::StripAsciiWhitespace(Peek().text) == "to")) {
+    while (IsSymbol(':') || AtTo()) {
       ++at_;
       E3_ASSIGN_OR_RETURN(NodePointer next, Sets());
       ratio->args.push_back(next);
@@ -248,9 +275,7 @@ class Parser {
     if (ratio->args.back()->kind == Kind::kMeasure) {
       NodePointer last = ratio->args.back();
       ratio->args.back() = last->args[0];
-      Node* measure = arena_->New(Kind::kMeasure, {ratio});
-      measure->name = last->name;
-      return measure;
+      return Measure(ratio, last->name);
     }
     return ratio;
   }
@@ -266,8 +291,7 @@ class Parser {
         kind = Kind::kIntersection;
       else if (IsCommand("setminus"))
         kind = Kind::kDifference;
-      else if (IsSymbol('\\'))
-        kind = Kind::kDifference;
+
       // (−∞, 1) U (2, ∞): a plain U.
       else if (Peek().kind == TokenKind::kLetter && Peek().text == "U" && IsSetLike(left))
         kind = Kind::kUnion;
@@ -307,8 +331,8 @@ class Parser {
       } else if (TakeSymbol('-')) {
         E3_ASSIGN_OR_RETURN(NodePointer term, Product());
         terms.push_back(arena_->New(Kind::kNegative, {term}));
-      } else if (IsCommand("pm") || IsCommand("mp")) {
-        E3_ASSIGN_OR_RETURN(NodePointer term, PlusMinus());
+      } else if (AtPlusMinus()) {
+        E3_ASSIGN_OR_RETURN(NodePointer term, PlusMinus(&Parser::Product));
         terms.push_back(term);
       } else {
         break;
@@ -317,22 +341,19 @@ class Parser {
     }
     if (terms.size() == 1) return terms[0];
     // A unit at the end belongs to the whole sum: 480 + 480\sqrt{3} feet.
-    if (terms.back()->kind == Kind::kMeasure && IsTrailingUnit(terms)) {
+    if (IsTrailingUnit(terms)) {
       NodePointer last = terms.back();
       terms.back() = last->args[0];
-      Node* measure = arena_->New(Kind::kMeasure, {arena_->New(Kind::kSum, std::move(terms))});
-      measure->name = last->name;
-      return measure;
+      return Measure(arena_->New(Kind::kSum, std::move(terms)), last->name);
     }
     return arena_->New(Kind::kSum, std::move(terms));
   }
 
   static bool IsTrailingUnit(const std::vector<NodePointer>& terms) {
-    if (terms.back()->name == "%" || terms.back()->name == "°") return false;
-    return std::none_of(terms.begin(), terms.end() - 1, [](NodePointer t) {
-      return t->kind == Kind::kMeasure ||
-             (t->kind == Kind::kNegative && t->args[0]->kind == Kind::kMeasure);
-    });
+    return HasUnit(terms.back()) && std::none_of(terms.begin(), terms.end() - 1, [](NodePointer t) {
+             return t->kind == Kind::kMeasure ||
+                    (t->kind == Kind::kNegative && t->args[0]->kind == Kind::kMeasure);
+           });
   }
 
   // 1 + 2 + … + 100 (after the dots): an arithmetic progression of integers, in full.
@@ -359,10 +380,11 @@ class Parser {
     return arena_->New(Kind::kSum, std::move(terms));
   }
 
-  Result PlusMinus() {
+  // ±a or ∓a, of what `operand` parses.
+  Result PlusMinus(Result (Parser::*operand)()) {
     const bool negative = IsCommand("mp");
     ++at_;
-    E3_ASSIGN_OR_RETURN(NodePointer term, Product());
+    E3_ASSIGN_OR_RETURN(NodePointer term, (this->*operand)());
     Node* node = arena_->New(Kind::kPlusMinus, {term});
     node->negative = negative;
     return node;
@@ -416,9 +438,7 @@ class Parser {
       if (TakeSymbol('*')) {
         E3_ASSIGN_OR_RETURN(NodePointer right, Unary());
         multiply(right);
-      } else if (IsSymbol('/') || IsSymbol('\\')) {
-        if (IsSymbol('\\')) break;
-        ++at_;
+      } else if (TakeSymbol('/')) {
         E3_ASSIGN_OR_RETURN(NodePointer right, Unary());
         left = Over(left, right);
         if (++divisions > kMaxChain) return TooLong();
@@ -428,10 +448,9 @@ class Parser {
         E3_ASSIGN_OR_RETURN(NodePointer right, Power());
         if (right->kind == Kind::kQuotient && right->args[0]->kind == Kind::kText &&
             right->args[1]->kind == Kind::kText) {
-          Node* measure = arena_->New(Kind::kMeasure, {left});  // 25 \frac{\text{km}}{\text{h}}
-          measure->name = absl::StrCat(right->args[0]->name, "/", right->args[1]->name);
-          left = measure;
-        } else if (left->kind == Kind::kMeasure && IsKnownUnit(left->name)) {
+          // 25 \frac{\text{km}}{\text{h}}
+          left = Measure(left, absl::StrCat(right->args[0]->name, "/", right->args[1]->name));
+        } else if (left->kind == Kind::kMeasure && IsMeasurable(left->name)) {
           E3_ASSIGN_OR_RETURN(left, Together(left, right));
         } else {
           multiply(right);
@@ -444,9 +463,10 @@ class Parser {
     return left;
   }
 
-  static bool IsKnownUnit(absl::string_view name) {
+  // Whether a second quantity may stand behind one of this unit.
+  static bool IsMeasurable(absl::string_view unit) {
     int power = 1;
-    return name != "$" && name != "euro" && ParseUnit(name, &power) != nullptr;
+    return unit != "$" && unit != "euro" && ParseUnit(unit, &power) != nullptr;
   }
 
   // 1 hour 30 minutes: one quantity, in the smaller unit.
@@ -462,76 +482,37 @@ class Parser {
                                       arena_->Integer(l->denominator * r->numerator)});
     NodePointer sum = arena_->New(
         Kind::kSum, {arena_->New(Kind::kProduct, {large->args[0], ratio}), small->args[0]});
-    Node* measure = arena_->New(Kind::kMeasure, {sum});
-    measure->name = small->name;
-    return measure;
+    return Measure(sum, small->name);
   }
 
   NodePointer Times(NodePointer a, NodePointer b) {
-    if (a->kind == Kind::kMeasure && b->kind != Kind::kMeasure && a->name != "%" &&
-        a->name != "°") {
-      // $5 · 3, 5 cm · 3: the unit is the product's.
-      Node* measure = arena_->New(Kind::kMeasure, {Times(a->args[0], b)});
-      measure->name = a->name;
-      return measure;
-    }
-    if (b->kind == Kind::kMeasure && b->name != "%" && b->name != "°" &&
-        a->kind != Kind::kMeasure) {
-      Node* measure = arena_->New(Kind::kMeasure, {Times(a, b->args[0])});
-      measure->name = b->name;
-      return measure;
-    }
+    // $5 · 3, 5 cm · 3: the unit is the product's.
+    if (HasUnit(a) && b->kind != Kind::kMeasure) return Measure(Times(a->args[0], b), a->name);
+    if (HasUnit(b) && a->kind != Kind::kMeasure) return Measure(Times(a, b->args[0]), b->name);
     return arena_->New(Kind::kProduct, {a, b});
   }
 
   NodePointer Over(NodePointer a, NodePointer b) {
-    if (IsValue(a) && a->kind != Kind::kMeasure && b->kind == Kind::kText) {
-      Node* measure = arena_->New(Kind::kMeasure, {a});
-      measure->name = absl::StrCat("/", b->name);
-      return measure;
-    }
-    if (a->kind == Kind::kMeasure && b->kind == Kind::kText) {  // $12/\text{hour}
-      Node* measure = arena_->New(Kind::kMeasure, {a->args[0]});
-      measure->name = absl::StrCat(a->name, "/", b->name);
-      return measure;
-    }
-    if (a->kind == Kind::kMeasure && b->kind == Kind::kVariable) {  // miles/h
-      Node* measure = arena_->New(Kind::kMeasure, {a->args[0]});
-      measure->name = absl::StrCat(a->name, "/", b->name);
-      return measure;
-    }
-    if (a->kind == Kind::kMeasure && a->name != "%" && a->name != "°") {
-      Node* measure = arena_->New(Kind::kMeasure, {arena_->New(Kind::kQuotient, {a->args[0], b})});
-      measure->name = a->name;
-      return measure;
-    }
+    if (b->kind == Kind::kText && IsValue(a) && a->kind != Kind::kMeasure)
+      return Measure(a, absl::StrCat("/", b->name));
+    // $12/\text{hour}, miles/h
+    if (a->kind == Kind::kMeasure && (b->kind == Kind::kText || b->kind == Kind::kVariable))
+      return Measure(a->args[0], absl::StrCat(a->name, "/", b->name));
+    if (HasUnit(a)) return Measure(arena_->New(Kind::kQuotient, {a->args[0], b}), a->name);
     return arena_->New(Kind::kQuotient, {a, b});
   }
 
   Result Unary() {
-    if (!IsSymbol('-') && !IsSymbol('+') && !IsCommand("pm") && !IsCommand("mp")) return Power();
+    if (!IsSymbol('-') && !IsSymbol('+') && !AtPlusMinus()) return Power();
     Level level(this);
     E3_RETURN_IF_ERROR(CheckSize());
-    if (TakeSymbol('-')) {
-      E3_ASSIGN_OR_RETURN(NodePointer value, Unary());
-      if (value->kind == Kind::kMeasure) {
-        Node* measure =
-            arena_->New(Kind::kMeasure, {arena_->New(Kind::kNegative, {value->args[0]})});
-        measure->name = value->name;
-        return measure;
-      }
-      return arena_->New(Kind::kNegative, {value});
-    }
+    if (AtPlusMinus()) return PlusMinus(&Parser::Unary);
     if (TakeSymbol('+')) return Unary();
-    if (IsCommand("pm") || IsCommand("mp")) {
-      const bool negative = IsCommand("mp");
-      ++at_;
-      E3_ASSIGN_OR_RETURN(NodePointer value, Unary());
-      Node* node = arena_->New(Kind::kPlusMinus, {value});
-      node->negative = negative;
-      return node;
-    }
-    return Unexpected();
+    ++at_;
+    E3_ASSIGN_OR_RETURN(NodePointer value, Unary());
+    if (value->kind == Kind::kMeasure)
+      return Measure(arena_->New(Kind::kNegative, {value->args[0]}), value->name);
+    return arena_->New(Kind::kNegative, {value});
   }
 
   Result Power() {
@@ -540,10 +521,8 @@ class Parser {
     for (int count = 0; IsSymbol('^'); ++count) {
       if (count > 100) return TooLong();
       if (TakeDegree()) {
-        Node* measure = arena_->New(Kind::kMeasure, {base});
-        measure->name = "°";
-        if (Peek().kind == TokenKind::kLetter && (Peek().text == "C" || Peek().text == "F")) ++at_;
-        E3_ASSIGN_OR_RETURN(base, Suffixes(measure));  // 50^\circ\text{F}
+        TakeTemperature();
+        E3_ASSIGN_OR_RETURN(base, Suffixes(Measure(base, "°")));  // 50^\circ\text{F}
         continue;
       }
       if (TakeOrdinal()) continue;
@@ -557,6 +536,11 @@ class Parser {
       E3_ASSIGN_OR_RETURN(base, Suffixes(base));
     }
     return base;
+  }
+
+  // The C or F of °C and °F.
+  void TakeTemperature() {
+    if (Peek().kind == TokenKind::kLetter && (Peek().text == "C" || Peek().text == "F")) ++at_;
   }
 
   // ^\circ, ^{\circ}, ° after a value.
@@ -604,9 +588,7 @@ class Parser {
     if (TakeSymbol('+')) return Exponent();
     if (IsSymbol('*')) {
       ++at_;
-      Node* star = arena_->New(Kind::kVariable);
-      star->name = "*";
-      return star;
+      return Variable("*");
     }
     E3_ASSIGN_OR_RETURN(NodePointer value, Primary());
     // 2^2^3 is 2^(2^3) in plain text.
@@ -628,13 +610,7 @@ class Parser {
       if (count > 100) return TooLong();
       if (IsSymbol('!')) {
         ++at_;
-        Node* factorial = arena_->New(Kind::kFunction, {value});
-        factorial->function = Function::kFactorial;
-        if (IsSymbol('!')) {
-          ++at_;
-          factorial->function = Function::kDoubleFactorial;
-        }
-        value = factorial;
+        value = Call(TakeSymbol('!') ? Function::kDoubleFactorial : Function::kFactorial, {value});
         E3_RETURN_IF_ERROR(CheckSize());
         continue;
       }
@@ -644,7 +620,7 @@ class Parser {
         unit = "%";
       } else if (IsCommand("circ")) {
         ++at_;
-        if (Peek().kind == TokenKind::kLetter && (Peek().text == "C" || Peek().text == "F")) ++at_;
+        TakeTemperature();
         unit = "°";
       } else if (IsCommand("$") && IsValue(value)) {
         ++at_;
@@ -652,18 +628,15 @@ class Parser {
       } else if (IsCommand("euro") && IsValue(value)) {
         ++at_;
         unit = "euro";
-      } else if ((Peek().kind == TokenKind::kText && !IsSeparatorText(Peek()) &&
-                  absl::StripAsciiWhitespace(Peek().text) != "to") ||
+      } else if ((Peek().kind == TokenKind::kText && !IsSeparatorText(Peek()) && !AtTo()) ||
                  (Peek().kind == TokenKind::kWord && !IsSeparatorText(Peek()) && IsValue(value) &&
                   (FindUnit(Peek().text) != nullptr || Peek().space))) {
-        if (IsHedge(Peek().text)) return Unexpected();
-        if (!IsValue(value) && Peek().kind == TokenKind::kWord) break;
+        if (!CanBeUnit(Peek().text)) return Unexpected();
+
         unit = TakeUnit();
       } else if (IsSymbol('\'') && value->kind == Kind::kVariable) {
         ++at_;
-        Node* primed = arena_->New(Kind::kVariable);
-        primed->name = value->name + "'";
-        value = primed;
+        value = Variable(value->name + "'");
         continue;
       } else {
         return value;
@@ -674,47 +647,9 @@ class Parser {
       }
       if (unit == "degrees" || unit == "degree") unit = "°";
       if (unit == "percent") unit = "%";
-      Node* measure = arena_->New(Kind::kMeasure, {value});
-      measure->name = unit;
-      value = measure;
+      value = Measure(value, std::move(unit));
       E3_RETURN_IF_ERROR(CheckSize());
     }
-    return value;
-  }
-
-  // 2.5 million
-  static int64_t NamedPower(absl::string_view word) {
-    if (word == "dozen") return 12;
-    if (word == "hundred") return 100;
-    if (word == "thousand") return 1000;
-    if (word == "million") return 1000000;
-    if (word == "billion") return 1000000000;
-    if (word == "trillion") return 1000000000000;
-    return 0;
-  }
-
-  // "5 \text{ or 7}" is no five with a unit.
-  static bool HasNumber(absl::string_view text) {
-    for (size_t i = 1; i < text.size(); ++i) {
-      if (absl::ascii_isdigit(static_cast<unsigned char>(text[i])) &&
-          !absl::ascii_isalnum(static_cast<unsigned char>(text[i - 1])) && text[i - 1] != '^' &&
-          text[i - 1] != '-')
-        return true;
-    }
-    return false;
-  }
-  static bool IsHedge(absl::string_view text) {
-    const std::string lower = absl::StrCat(" ", absl::AsciiStrToLower(text), " ");
-    static const auto* words = new absl::flat_hash_set<absl::string_view>{
-        "or",        "and",     "not",   "is",     "isn't", "are",     "was",   "to",
-        "out",       "squared", "cubed", "half",   "third", "quarter", "pi",    "wrong",
-        "incorrect", "plus",    "minus", "times",  "over",  "divided", "point", "maybe",
-        "but",       "if",      "no",    "unless", "except"};
-    for (absl::string_view word :
-         absl::StrSplit(lower, absl::ByAnyChar(" ,;:()"), absl::SkipEmpty())) {
-      if (words->contains(word)) return true;
-    }
-    return HasNumber(lower) || lower.find_first_of("=<>+*:;") != std::string::npos;
   }
 
   // Words after a value, with what raises and divides them: "square feet", "cm" "^2", "m" "/" "s".
@@ -792,7 +727,6 @@ class Parser {
     if (!token.exponent.empty() && (exponent > limits_.digits || exponent < -limits_.digits))
       return absl::ResourceExhaustedError("an exponent beyond the limit");
     Scale(&node->number, exponent - scale);
-    node->base = 0;
     if (token.point) E3_RETURN_IF_ERROR(Repeating(node, scale));
     // 1011_2, 1061_{9}; letters were taken by the digits.
     if (IsSymbol('_') && !token.point) return Based(token.text);
@@ -820,7 +754,7 @@ class Parser {
       ++at_;
       const bool group = TakeSymbol('{');
       while (Peek().kind == TokenKind::kNumber && !Peek().point && (group || repeated.empty())) {
-        repeated += group ? Peek().text : Peek().text;
+        repeated += Peek().text;
         ++at_;
       }
       if (group && !TakeSymbol('}')) return Unexpected();
@@ -995,9 +929,7 @@ class Parser {
     E3_ASSIGN_OR_RETURN(NodePointer first, List());
     if (TakeCommand("choose")) {
       E3_ASSIGN_OR_RETURN(NodePointer second, List());
-      Node* binomial = arena_->New(Kind::kFunction, {first, second});
-      binomial->function = Function::kBinomial;
-      first = binomial;
+      first = Call(Function::kBinomial, {first, second});
     } else if (TakeCommand("over")) {
       E3_ASSIGN_OR_RETURN(NodePointer second, List());
       first = arena_->New(Kind::kQuotient, {first, second});
@@ -1074,70 +1006,55 @@ class Parser {
     ++at_;
     if (!TakeSymbol('_')) return Unexpected();
     E3_ASSIGN_OR_RETURN(NodePointer k, Argument());
-    Node* binomial = arena_->New(Kind::kFunction, {n, k});
-    binomial->function = Function::kBinomial;
-    return binomial;
+    return Call(Function::kBinomial, {n, k});
   }
 
   Result Name() {
     const Token& t = Peek();
     ++at_;
-    if (t.kind == TokenKind::kLetter && t.text == "e" && !IsSymbol('_'))
-      return arena_->New(Kind::kE);
-    if (t.kind == TokenKind::kLetter && t.text == "i" && !IsSymbol('_'))
-      return arena_->New(Kind::kI);
-    if (t.kind == TokenKind::kLetter && (t.text == "f" || t.text == "g" || t.text == "h") &&
-        IsSymbol('(') && !Peek().space) {
-      ++at_;
-      Level level(this);
-      E3_RETURN_IF_ERROR(CheckSize());
-      E3_ASSIGN_OR_RETURN(NodePointer argument, List());
-      if (!TakeSymbol(')')) return Unexpected();
-      Node* apply = arena_->New(Kind::kApply, {argument});
-      apply->name = t.text;
-      return apply;
-    }
-    if (t.kind == TokenKind::kLetter && (t.text == "f" || t.text == "g" || t.text == "h") &&
-        IsSymbol('^') && IsSymbol('{', 1) && IsSymbol('-', 2) && Peek(3).text == "1" &&
-        IsSymbol('}', 4) && IsSymbol('(', 5)) {  // f^{-1}(x)
-      at_ += 6;
-      Level level(this);
-      E3_RETURN_IF_ERROR(CheckSize());
-      E3_ASSIGN_OR_RETURN(NodePointer argument, List());
-      if (!TakeSymbol(')')) return Unexpected();
-      Node* apply = arena_->New(Kind::kApply, {argument});
-      apply->name = t.text + " inverse";
-      return apply;
-    }
-    if (t.kind == TokenKind::kLetter && IsSymbol('\'') &&
-        (t.text == "f" || t.text == "g" || t.text == "h")) {  // f'(x), f''(2)
-      size_t primes = 0;
-      while (IsSymbol('\'', primes)) ++primes;
-      if (IsSymbol('(', primes)) {
-        at_ += primes + 1;
-        Level level(this);
-        E3_RETURN_IF_ERROR(CheckSize());
-        E3_ASSIGN_OR_RETURN(NodePointer argument, List());
-        if (!TakeSymbol(')')) return Unexpected();
-        Node* apply = arena_->New(Kind::kApply, {argument});
-        apply->name = t.text + std::string(primes, '\'');
-        return apply;
+    if (t.kind == TokenKind::kLetter) {
+      if (t.text == "e" && !IsSymbol('_')) return arena_->New(Kind::kE);
+      if (t.text == "i" && !IsSymbol('_')) return arena_->New(Kind::kI);
+      if (t.text == "f" || t.text == "g" || t.text == "h") {
+        if (std::optional<std::string> name = TakeApplied(t.text)) {
+          Level level(this);
+          E3_RETURN_IF_ERROR(CheckSize());
+          E3_ASSIGN_OR_RETURN(NodePointer argument, List());
+          if (!TakeSymbol(')')) return Unexpected();
+          Node* apply = arena_->New(Kind::kApply, {argument});
+          apply->name = *std::move(name);
+          return apply;
+        }
       }
-    }
-    if (t.kind == TokenKind::kLetter && t.text == "C" && IsSymbol('(')) {
-      // C(n, k); C(x) is a product.
-      size_t mark = at_;
-      E3_ASSIGN_OR_RETURN(NodePointer arguments, Brackets());
-      if (arguments->kind == Kind::kSequence && arguments->args.size() == 2) {
-        Node* binomial = arena_->New(Kind::kFunction, arguments->args);
-        binomial->function = Function::kBinomial;
-        return binomial;
+      if (t.text == "C" && IsSymbol('(')) {
+        // C(n, k); C(x) is a product.
+        size_t mark = at_;
+        E3_ASSIGN_OR_RETURN(NodePointer arguments, Brackets());
+        if (arguments->kind == Kind::kSequence && arguments->args.size() == 2)
+          return Call(Function::kBinomial, arguments->args);
+        at_ = mark;
       }
-      at_ = mark;
     }
     Node* variable = arena_->New(Kind::kVariable);
     variable->name = t.text;
     return Subscript(variable);
+  }
+
+  // What stands between an unknown function and its argument, with the bracket: f(, f'(, f^{-1}(.
+  // The function's name; nullopt, and nothing taken, where no argument follows.
+  std::optional<std::string> TakeApplied(const std::string& letter) {
+    size_t primes = 0;
+    while (IsSymbol('\'', primes)) ++primes;
+    if (IsSymbol('(', primes) && (primes > 0 || !Peek().space)) {
+      at_ += primes + 1;
+      return letter + std::string(primes, '\'');
+    }
+    if (IsSymbol('^') && IsSymbol('{', 1) && IsSymbol('-', 2) && Peek(3).text == "1" &&
+        IsSymbol('}', 4) && IsSymbol('(', 5)) {
+      at_ += 6;
+      return letter + " inverse";
+    }
+    return std::nullopt;
   }
 
   // x_1, x_{max}, \text{A5}_{11}
@@ -1186,8 +1103,6 @@ class Parser {
     ++at_;
     if (inside->kind != Kind::kList) {
       if ((open == '(') != (close == ')')) return Fail("a bracket that is not closed by its like");
-      if (inside->kind == Kind::kText || (open == '[' && inside->kind == Kind::kVariable))
-        return inside;
       return inside;
     }
     Node* sequence = arena_->New(Kind::kSequence, inside->args);
@@ -1206,12 +1121,6 @@ class Parser {
     bars_ = bars;
     if (!TakeSymbol('|')) return Unexpected();
     return Call(Function::kAbs, {value});
-  }
-
-  NodePointer Call(Function function, std::vector<NodePointer> args) {
-    Node* node = arena_->New(Kind::kFunction, std::move(args));
-    node->function = function;
-    return node;
   }
 
   Result CommandValue() {
@@ -1250,10 +1159,8 @@ class Parser {
     if (name == "emptyset") return arena_->New(Kind::kSet);
     if (name == "$" || name == "euro" || name == "pounds") {
       E3_ASSIGN_OR_RETURN(NodePointer value, Product());
-      if (value->kind == Kind::kMeasure) return value;  // \$5 million, \$3 per kg
-      Node* measure = arena_->New(Kind::kMeasure, {value});
-      measure->name = name == "pounds" ? "pounds sterling" : name;
-      return measure;
+      if (value->kind == Kind::kMeasure) return value;  // \$3 per kg
+      return Measure(value, name == "pounds" ? "pounds sterling" : name);
     }
     if (name == "binom") {
       E3_ASSIGN_OR_RETURN(NodePointer n, Argument());
@@ -1279,11 +1186,7 @@ class Parser {
     if (name == "langle") {
       E3_ASSIGN_OR_RETURN(NodePointer inside, List());
       if (!TakeCommand("rangle")) return Unexpected();
-      Node* sequence = arena_->New(Kind::kSequence);
-      if (inside->kind == Kind::kList)
-        sequence->args = inside->args;
-      else
-        sequence->args = {inside};
+      Node* sequence = arena_->New(Kind::kSequence, ItemsOf(inside));
       sequence->open = '<';
       sequence->close = '>';
       return sequence;
@@ -1298,20 +1201,15 @@ class Parser {
       apply->name = "overline";
       return apply;
     }
-    if (name == "overset" || name == "stackrel") return Unexpected();
+
     if (name == "triangle" || name == "angle" || name == "measuredangle") {
-      if (Peek().kind == TokenKind::kWord || Peek().kind == TokenKind::kLetter ||
-          Peek().kind == TokenKind::kText) {
-        Node* variable = arena_->New(Kind::kVariable);
-        while (Peek().kind == TokenKind::kWord || Peek().kind == TokenKind::kLetter ||
-               Peek().kind == TokenKind::kText) {
-          variable->name += Peek().text;
-          ++at_;
-        }
-        variable->name = absl::StrCat(name, " ", variable->name);
-        return variable;
+      std::string points;
+      while (IsWords(Peek()) || Peek().kind == TokenKind::kLetter) {
+        points += Peek().text;
+        ++at_;
       }
-      return Unexpected();
+      if (points.empty()) return Unexpected();
+      return Variable(absl::StrCat(name, " ", points));
     }
     if (Greek().contains(name) || absl::StartsWith(name, "U") || absl::StartsWith(name, "bb")) {
       Node* variable = arena_->New(Kind::kVariable);
@@ -1344,12 +1242,7 @@ class Parser {
     set_builder_ = builder;
     bars_ = bars;
     if (!TakeCommand("}")) return Unexpected();
-    Node* set = arena_->New(Kind::kSet);
-    if (inside->kind == Kind::kList)
-      set->args = inside->args;
-    else
-      set->args = {inside};
-    return set;
+    return arena_->New(Kind::kSet, ItemsOf(inside));
   }
 
   // \sum_{k=1}^{10} k^2
@@ -1381,9 +1274,7 @@ class Parser {
   // The imaginary unit in `node` read as the index i.
   NodePointer IndexForI(NodePointer node) {
     if (node->kind == Kind::kI) {
-      Node* variable = arena_->New(Kind::kVariable);
-      variable->name = "i";
-      return variable;
+      return Variable("i");
     }
     Node* copy = arena_->New(node->kind);
     *copy = *node;
@@ -1413,11 +1304,13 @@ class Parser {
       if (args.empty()) return Unexpected();
     } else if (IsSymbol('(') || IsSymbol('{') || IsSymbol('[')) {
       E3_ASSIGN_OR_RETURN(NodePointer argument, IsSymbol('{') ? Group() : Brackets());
-      if (argument->kind == Kind::kSequence || argument->kind == Kind::kList)
+      if (argument->kind == Kind::kSequence || argument->kind == Kind::kList) {
         args = argument->args;
-      else {
-        E3_ASSIGN_OR_RETURN(argument,
-                            IsSymbol('!') || IsSymbol('^') ? PowerOf(argument) : Result(argument));
+      } else {
+        // \ln (3)! is the logarithm of 6; \ln(x)^2 is a square.
+        if (IsSymbol('!')) {
+          E3_ASSIGN_OR_RETURN(argument, Suffixes(argument));
+        }
         args = {argument};
       }
     } else {
@@ -1459,20 +1352,11 @@ class Parser {
     return value;
   }
 
-  // \ln(x)^2 and \ln (3)!: what follows the bracket belongs to the argument's value only for "!".
-  Result PowerOf(NodePointer argument) {
-    if (IsSymbol('!')) return Suffixes(argument);
-    return argument;
-  }
-
   // Commas, "if", "for": between a value and its condition.
   void SkipConditionWords() {
     while (true) {
-      const Token& t = Peek();
-      std::string word = t.kind == TokenKind::kText || t.kind == TokenKind::kWord
-                             ? absl::AsciiStrToLower(absl::StripAsciiWhitespace(t.text))
-                             : "";
-      while (!word.empty() && word.back() == ' ') word.pop_back();
+      const std::string word =
+          IsWords(Peek()) ? absl::AsciiStrToLower(absl::StripAsciiWhitespace(Peek().text)) : "";
       if (!IsSymbol(',') && word != "if" && word != "for" && word != "when" && word != "where")
         return;
       ++at_;
@@ -1496,17 +1380,19 @@ class Parser {
     const int bars = bars_;
     bars_ = 0;
     Node* node = arena_->New(Kind::kMatrix);
-    int columns = 0;
+    int columns = 0;  // of the row so far
+    auto end_row = [&] {
+      if (columns == 0) return absl::OkStatus();
+      if (node->columns != 0 && node->columns != columns) return Fail("rows of different lengths");
+      node->columns = columns;
+      ++node->rows;
+      columns = 0;
+      return absl::OkStatus();
+    };
     while (!IsCommand("end:" + kind)) {
       if (Peek().kind == TokenKind::kEnd) return Unexpected();
       if (TakeCommand("\\")) {
-        if (columns > 0) {
-          if (node->columns != 0 && node->columns != columns)
-            return Fail("rows of different lengths");
-          node->columns = columns;
-          ++node->rows;
-        }
-        columns = 0;
+        E3_RETURN_IF_ERROR(end_row());
         continue;
       }
       if (TakeSymbol('&')) continue;
@@ -1524,11 +1410,7 @@ class Parser {
     ++at_;
     --matrix_depth_;
     bars_ = bars;
-    if (columns > 0) {
-      if (node->columns != 0 && node->columns != columns) return Fail("rows of different lengths");
-      node->columns = columns;
-      ++node->rows;
-    }
+    E3_RETURN_IF_ERROR(end_row());
     if (node->args.empty()) return Fail("an empty matrix");
     if (kind == "cases" && node->columns > 1) return node;  // value, condition
     if (!matrix)
@@ -1570,109 +1452,6 @@ class Parser {
   bool set_builder_ = false;
 };
 
-const absl::flat_hash_map<absl::string_view, int>& NumberWords() {
-  static const auto* words = new absl::flat_hash_map<absl::string_view, int>{
-      {"zero", 0},     {"one", 1},      {"two", 2},        {"three", 3},     {"four", 4},
-      {"five", 5},     {"six", 6},      {"seven", 7},      {"eight", 8},     {"nine", 9},
-      {"ten", 10},     {"eleven", 11},  {"twelve", 12},    {"thirteen", 13}, {"fourteen", 14},
-      {"fifteen", 15}, {"sixteen", 16}, {"seventeen", 17}, {"eighteen", 18}, {"nineteen", 19},
-      {"twenty", 20}};
-  return *words;
-}
-
-// "twenty-one": 0 to 99; -1 for other words.
-int NumberOfWords(absl::string_view words) {
-  static const auto* tens = new absl::flat_hash_map<absl::string_view, int>{
-      {"twenty", 20}, {"thirty", 30},  {"forty", 40},  {"fifty", 50},
-      {"sixty", 60},  {"seventy", 70}, {"eighty", 80}, {"ninety", 90}};
-  if (auto it = NumberWords().find(words); it != NumberWords().end()) return it->second;
-  const size_t hyphen = words.find_first_of("- ");
-  auto ten = tens->find(words.substr(0, hyphen));
-  if (ten == tens->end()) return -1;
-  if (hyphen == absl::string_view::npos) return ten->second;
-  auto one = NumberWords().find(words.substr(hyphen + 1));
-  return one == NumberWords().end() || one->second < 1 || one->second > 9
-             ? -1
-             : ten->second + one->second;
-}
-
-NodePointer TextNode(absl::string_view text, Arena* arena) {
-  std::string name = NormalizeText(text);
-  if (int number = NumberOfWords(name); number >= 0) return arena->Integer(number);
-  static const auto* known =
-      new absl::flat_hash_map<absl::string_view, Kind>{{"no solution", Kind::kSet},
-                                                       {"no solutions", Kind::kSet},
-                                                       {"no real solution", Kind::kSet},
-                                                       {"no real solutions", Kind::kSet},
-                                                       {"none", Kind::kSet},
-                                                       {"empty", Kind::kSet},
-                                                       {"empty set", Kind::kSet},
-                                                       {"the empty set", Kind::kSet},
-                                                       {"infinity", Kind::kInfinity},
-                                                       {"all real numbers", Kind::kReals},
-                                                       {"all reals", Kind::kReals}};
-  if (auto it = known->find(name); it != known->end()) return arena->New(it->second);
-  Node* node = arena->New(Kind::kText);
-  node->name = name == "dne" || name == "undefined" ? "does not exist" : std::move(name);
-  return node;
-}
-
-// Words between commas and "and".
-NodePointer TextList(const std::string& text, const Limits& limits, Arena* arena) {
-  std::vector<NodePointer> items;
-  std::string rest = absl::StrReplaceAll(text, {{" and ", ","}, {" or ", ","}, {";", ","}});
-  size_t begin = 0;
-  while (begin <= rest.size()) {
-    size_t comma = std::min(rest.find(',', begin), rest.size());
-    absl::string_view item = absl::string_view(rest).substr(begin, comma - begin);
-    if (!NormalizeText(item).empty()) items.push_back(TextNode(item, arena));
-    if (static_cast<int64_t>(items.size()) > limits.list_items) return TextNode(text, arena);
-    begin = comma + 1;
-  }
-  if (items.empty()) return TextNode(text, arena);
-  return items.size() == 1 ? items[0] : arena->New(Kind::kList, std::move(items));
-}
-
-// The answer as words when it has nothing but words; nullopt otherwise.
-std::optional<std::string> OnlyWords(const std::vector<Token>& tokens) {
-  bool word = false;
-  int letters = 0, depth = 0;
-  std::string text;
-  for (const Token& t : tokens) {
-    switch (t.kind) {
-      case TokenKind::kText:
-      case TokenKind::kWord:
-        word = true;
-        absl::StrAppend(&text, text.empty() || text.back() == '(' ? "" : " ", t.text);
-        break;
-      case TokenKind::kLetter:
-        ++letters;
-        absl::StrAppend(&text, t.space ? " " : "", t.text);
-        break;
-      case TokenKind::kSymbol:
-        if (t.text == "(" || t.text == "{" || t.text == "[") {
-          ++depth;
-        } else if (t.text == ")" || t.text == "}" || t.text == "]") {
-          --depth;
-        } else if (t.text == "," || t.text == ";" || t.text == "!" || t.text == "'") {
-          if (depth > 0) return std::nullopt;
-          text += t.text == ";" ? "," : t.text == "!" ? "" : t.text;
-        } else if (t.text == "-") {
-          text += t.text;
-        } else {
-          return std::nullopt;
-        }
-        break;
-      case TokenKind::kEnd:
-        break;
-      default:
-        return std::nullopt;
-    }
-  }
-  if (!word) return std::nullopt;
-  return text;
-}
-
 }  // namespace
 
 Result Parse(absl::string_view text, const LexerOptions& options, const Limits& limits,
@@ -1686,54 +1465,13 @@ Result ParseAnswer(absl::string_view text, const LexerOptions& options, const Li
   absl::StatusOr<std::vector<Token>> tokens = Lex(text, options, limits);
   if (tokens.ok()) {
     if (std::optional<std::string> words = OnlyWords(*tokens))
-      return TextList(*words, limits, arena);
+      return WordsNode(*words, limits, arena);
     Result parsed = Parser(*std::move(tokens), limits, arena).Answer();
     if (parsed.ok() || absl::IsResourceExhausted(parsed.status())) return parsed;
   } else if (static_cast<int64_t>(text.size()) > limits.characters) {
     return absl::ResourceExhaustedError(tokens.status().message());
   }
   return TextNode(text, arena);
-}
-
-std::string NormalizeText(absl::string_view text) {
-  std::string out;
-  bool space = false;
-  for (size_t i = 0; i < text.size(); ++i) {
-    char c = text[i];
-    if (c == '\\') {
-      // A command of styling says nothing; what it styles does.
-      size_t end = i + 1;
-      while (end < text.size() && absl::ascii_isalpha(static_cast<unsigned char>(text[end]))) ++end;
-      absl::string_view name = text.substr(i + 1, end - i - 1);
-      if (name.empty()) {
-        if (end < text.size() && (text[end] == ' ' || text[end] == ',' || text[end] == ';'))
-          space = true;
-        else if (end < text.size() && text[end] != '!')
-          out.push_back(text[end]);
-        i = std::min(end, text.size() - 1);
-        continue;
-      }
-      static const auto* styling = new absl::flat_hash_set<absl::string_view>{
-          "text",  "textbf",       "textit", "textrm",     "mathrm", "mathbf",       "mbox", "left",
-          "right", "displaystyle", "quad",   "textnormal", "boxed",  "operatorname", "emph"};
-      if (name == "dots" || name == "cdots" || name == "dotsc") name = "ldots";
-      if (!styling->contains(name)) absl::StrAppend(&out, "\\", name);
-      i = end - 1;
-    } else if (absl::ascii_isspace(static_cast<unsigned char>(c)) || c == '~') {
-      space = true;
-    } else if (absl::StrContains("$*{}\"`", absl::string_view(&c, 1))) {
-    } else {
-      if (space && !out.empty()) out.push_back(' ');
-      space = false;
-      out.push_back(absl::ascii_tolower(static_cast<unsigned char>(c)));
-    }
-  }
-  absl::string_view trimmed = out;
-  while (!trimmed.empty() && absl::StrContains(" .,;:!?()", trimmed.substr(0, 1)))
-    trimmed.remove_prefix(1);
-  while (!trimmed.empty() && absl::StrContains(" .,;:!?()", trimmed.substr(trimmed.size() - 1)))
-    trimmed.remove_suffix(1);
-  return std::string(trimmed);
 }
 
 }  // namespace e3::math

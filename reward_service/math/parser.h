@@ -32,9 +32,6 @@ absl::StatusOr<const Node*> Parse(absl::string_view text, const LexerOptions& op
 absl::StatusOr<const Node*> ParseAnswer(absl::string_view text, const LexerOptions& options,
                                         const Limits& limits, Arena* arena);
 
-// `text` without styling, spaces, punctuation at its ends and case: how words are compared.
-std::string NormalizeText(absl::string_view text);
-
 }  // namespace e3::math
 
 #endif  // E3_REWARD_SERVICE_MATH_PARSER_H_

@@ -3,8 +3,10 @@
 #include <algorithm>
 
 #include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 
@@ -89,6 +91,17 @@ const Table& Units() {
   return *units;
 }
 
+// A number of its own: not the 2 of "cm2" or "cm^2".
+bool HasNumber(absl::string_view text) {
+  for (size_t i = 1; i < text.size(); ++i) {
+    if (absl::ascii_isdigit(static_cast<unsigned char>(text[i])) &&
+        !absl::ascii_isalnum(static_cast<unsigned char>(text[i - 1])) && text[i - 1] != '^' &&
+        text[i - 1] != '-')
+      return true;
+  }
+  return false;
+}
+
 }  // namespace
 
 const Unit* FindUnit(absl::string_view name) {
@@ -125,6 +138,30 @@ const Unit* ParseUnit(absl::string_view text, int* power) {
       return nullptr;
   }
   return FindUnit(text.size() == 1 ? text : absl::string_view(words));
+}
+
+int64_t NamedPower(absl::string_view word) {
+  if (word == "dozen") return 12;
+  if (word == "hundred") return 100;
+  if (word == "thousand") return 1000;
+  if (word == "million") return 1000000;
+  if (word == "billion") return 1000000000;
+  if (word == "trillion") return 1000000000000;
+  return 0;
+}
+
+bool CanBeUnit(absl::string_view words) {
+  const std::string lower = absl::StrCat(" ", absl::AsciiStrToLower(words), " ");
+  static const auto* others = new absl::flat_hash_set<absl::string_view>{
+      "or",        "and",     "not",   "is",     "isn't", "are",     "was",   "to",
+      "out",       "squared", "cubed", "half",   "third", "quarter", "pi",    "wrong",
+      "incorrect", "plus",    "minus", "times",  "over",  "divided", "point", "maybe",
+      "but",       "if",      "no",    "unless", "except"};
+  for (absl::string_view word :
+       absl::StrSplit(lower, absl::ByAnyChar(" ,;:()"), absl::SkipEmpty())) {
+    if (others->contains(word)) return false;
+  }
+  return !HasNumber(lower) && lower.find_first_of("=<>+*:;") == std::string::npos;
 }
 
 }  // namespace e3::math

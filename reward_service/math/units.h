@@ -2,7 +2,7 @@
 #ifndef E3_REWARD_SERVICE_MATH_UNITS_H_
 #define E3_REWARD_SERVICE_MATH_UNITS_H_
 
-#include <string>
+#include <cstdint>
 
 #include "absl/strings/string_view.h"
 
@@ -21,6 +21,13 @@ const Unit* FindUnit(absl::string_view name);
 // A unit as answers write it, e.g. "square  Centimeters." or "cm^2": the unit behind it and the
 // power it stands in. nullptr when it is not one known unit: "right triangles", "km per litre".
 const Unit* ParseUnit(absl::string_view text, int* power);
+
+// 12 for "dozen", 1,000,000 for "million"; 0 for other words.
+int64_t NamedPower(absl::string_view word);
+
+// Whether words behind a value can be its unit: "right triangles" can; "or 7", "squared" and "is
+// wrong" cannot.
+bool CanBeUnit(absl::string_view words);
 
 }  // namespace e3::math
 
