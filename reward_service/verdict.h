@@ -37,7 +37,10 @@ class TaskVerifier {
   virtual std::string Key() const = 0;
 };
 
-// FindAnswer, then Judge; the verdict "no-answer" without an answer.
+// The verdict "no-answer".
+Verdict NoAnswer();
+
+// FindAnswer, then Judge; NoAnswer without an answer.
 absl::StatusOr<Verdict> Verify(const TaskVerifier& task, absl::string_view text);
 
 }  // namespace e3

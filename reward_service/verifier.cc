@@ -8,6 +8,7 @@
 #include "absl/strings/str_join.h"
 #include "reward_service/countdown/countdown_verifier.h"
 #include "reward_service/math/math_verifier.h"
+#include "reward_service/math/utf8.h"
 #include "reward_service/multiplication/multiplication_verifier.h"
 #include "reward_service/trace/trace_statistics.h"
 #include "services/runtime/status_macros.h"
@@ -25,17 +26,14 @@ Registry& Plugins() {
 }
 
 math::Limits Limited(math::Limits limits, const v1::VerifierLimits& wanted) {
-  auto lower = [](auto* limit, uint32_t value) {
-    if (value > 0)
-      *limit = std::min<std::remove_pointer_t<decltype(limit)>>(
-          *limit, static_cast<std::remove_pointer_t<decltype(limit)>>(value));
+  auto lower = [](auto limit, uint32_t value) {
+    return value == 0 ? limit : std::min(limit, decltype(limit)(value));
   };
-  lower(&limits.characters, wanted.characters());
-  lower(&limits.depth, wanted.depth());
-  lower(&limits.digits, wanted.digits());
-  lower(&limits.bits, wanted.bits());
-  if (wanted.milliseconds() > 0)
-    limits.time = std::min(limits.time, std::chrono::milliseconds(wanted.milliseconds()));
+  limits.characters = lower(limits.characters, wanted.characters());
+  limits.depth = static_cast<int>(lower(int64_t{limits.depth}, wanted.depth()));
+  limits.digits = lower(limits.digits, wanted.digits());
+  limits.bits = lower(limits.bits, wanted.bits());
+  limits.time = lower(limits.time, wanted.milliseconds());
   return limits;
 }
 
@@ -89,37 +87,6 @@ absl::StatusOr<std::unique_ptr<TaskVerifier>> MakeTask(const v1::ScoreRequest& r
       "the request names no task (math, countdown, multiplication or plugin)");
 }
 
-// A string field of protobuf has to be UTF-8.
-std::string ValidUtf8(const std::string& text) {
-  std::string out;
-  for (size_t i = 0; i < text.size();) {
-    const auto c = static_cast<unsigned char>(text[i]);
-    size_t n = c < 0x80                ? 1
-               : c >= 0xC2 && c < 0xE0 ? 2
-               : c >= 0xE0 && c < 0xF0 ? 3
-               : c >= 0xF0 && c < 0xF5 ? 4
-                                       : 0;
-    bool valid = n > 0 && i + n <= text.size();
-    for (size_t k = 1; valid && k < n; ++k)
-      valid = (static_cast<unsigned char>(text[i + k]) & 0xC0) == 0x80;
-    if (valid && n == 3) {
-      const auto d = static_cast<unsigned char>(text[i + 1]);
-      valid = !(c == 0xE0 && d < 0xA0) && !(c == 0xED && d > 0x9F);
-    } else if (valid && n == 4) {
-      const auto d = static_cast<unsigned char>(text[i + 1]);
-      valid = !(c == 0xF0 && d < 0x90) && !(c == 0xF4 && d > 0x8F);
-    }
-    if (valid) {
-      out.append(text, i, n);
-      i += n;
-    } else {
-      out += "\xEF\xBF\xBD";
-      ++i;
-    }
-  }
-  return out;
-}
-
 }  // namespace
 
 void RegisterTask(std::string name, TaskFactory factory) {
@@ -168,7 +135,7 @@ v1::ScoreReply Scorer::Score(const v1::ScoreRequest& request) {
   reply.set_id(request.id());
   auto fail = [&](const absl::Status& status) {
     reply.set_error_code(static_cast<int>(status.code()));
-    reply.set_error(ValidUtf8(std::string(status.message())));
+    reply.set_error(math::ValidUtf8(status.message()));
     return reply;
   };
   const absl::string_view response = request.response();
@@ -187,7 +154,7 @@ v1::ScoreReply Scorer::Score(const v1::ScoreRequest& request) {
   if (!task.ok()) return fail(task.status());
   auto judge = [&](absl::string_view text, size_t* end) -> absl::StatusOr<Verdict> {
     std::optional<Answer> answer = (*task)->FindAnswer(text);
-    if (!answer) return Verdict{0, "", "no-answer", "the response has no complete answer"};
+    if (!answer) return NoAnswer();
     if (end != nullptr) *end = answer->end;
     return Judge(name, **task, *answer);
   };
@@ -197,7 +164,6 @@ v1::ScoreReply Scorer::Score(const v1::ScoreRequest& request) {
   for (uint32_t budget : request.budgets()) {
     const size_t tokens = std::min<size_t>(budget, static_cast<size_t>(ends.size()));
     const size_t bytes = tokens == 0 ? 0 : ends[static_cast<int>(tokens) - 1];
-    // The whole response, or one that ends after the answer that was found: the same verdict.
     if (tokens == static_cast<size_t>(ends.size())) {
       reply.add_budget_scores(verdict->score);
       continue;
@@ -207,9 +173,9 @@ v1::ScoreReply Scorer::Score(const v1::ScoreRequest& request) {
     reply.add_budget_scores(cut->score);
   }
   reply.set_score(verdict->score);
-  reply.set_extracted(ValidUtf8(verdict->extracted));
+  reply.set_extracted(math::ValidUtf8(verdict->extracted));
   reply.set_rule(verdict->rule);
-  reply.set_reason(ValidUtf8(verdict->reason));
+  reply.set_reason(math::ValidUtf8(verdict->reason));
   *reply.mutable_trace() = MeasureTrace(
       response, {request.verification_phrases().begin(), request.verification_phrases().end()});
   reply.mutable_trace()->set_tokens(static_cast<uint32_t>(ends.size()));

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "reward_service/math/evaluate.h"
+#include "reward_service/math/labels.h"
 #include "reward_service/math/real_sets.h"
 #include "reward_service/math/scalars.h"
 #include "reward_service/math/units.h"
@@ -18,148 +19,9 @@ Comparison Different(const char* rule, std::string reason) {
   return {false, rule, std::move(reason)};
 }
 
-bool HasPlusMinus(const Node& node) { return node.plus_minus; }
-
-bool IsInequality(const Node& node) {
-  return node.kind == Kind::kRelation &&
-         std::all_of(node.relations.begin(), node.relations.end(),
-                     [](Relation r) { return r != Relation::kEqual && r != Relation::kApprox; });
-}
-
-bool IsEquation(const Node& node) {
-  return node.kind == Kind::kRelation &&
-         std::all_of(node.relations.begin(), node.relations.end(),
-                     [](Relation r) { return r == Relation::kEqual || r == Relation::kApprox; });
-}
-
-bool HasApply(const Node& node) {
-  return node.kind == Kind::kApply || std::any_of(node.args.begin(), node.args.end(),
-                                                  [](const Node* a) { return HasApply(*a); });
-}
-
-bool IsConstant(const Node& node) {
-  return IsScalar(node) && Variables(node).empty() && !HasApply(node);
-}
-
-// What a value may be said of: m + n, sin A, AB/CD, |z|, P(3), dy/dx. Not an equation to be solved:
-// 2x = 17, x² = 17.
-bool NamesValue(const Node& left) {
-  if (!IsScalar(left)) {  // P(X > 2)
-    return left.kind == Kind::kProduct && left.args.back()->kind == Kind::kRelation;
-  }
-  if (HasApply(left)) return true;
-  const std::vector<std::string> names = Variables(left);
-  if (names.size() >= 2) return true;
-  if (names.empty()) return false;
-  if (left.kind == Kind::kFunction || left.kind == Kind::kMeasure) return true;
-  return left.kind == Kind::kProduct && left.args.size() == 2 &&
-         left.args[0]->kind == Kind::kVariable && left.args[1]->kind == Kind::kNumber;  // P(3)
-}
-
-// What names a quantity on the left of "=": x, f(x), AB, \text{area}, (x, y), m∠A.
-bool IsLabel(const Node& node) {
-  switch (node.kind) {
-    case Kind::kVariable:
-    case Kind::kText:
-    case Kind::kE:
-      return true;
-    case Kind::kApply:
-      return std::all_of(node.args.begin(), node.args.end(),
-                         [](const Node* a) { return IsScalar(*a); });
-    case Kind::kSequence:
-      return std::all_of(node.args.begin(), node.args.end(),
-                         [](const Node* a) { return a->kind == Kind::kVariable; });
-    case Kind::kList:
-      return std::all_of(node.args.begin(), node.args.end(),
-                         [](const Node* a) { return a->kind == Kind::kVariable; });
-    case Kind::kProduct:  // AB, P(x), m∠A
-      return std::all_of(node.args.begin(), node.args.end(),
-                         [](const Node* a) { return IsLabel(*a); });
-    case Kind::kMeasure:
-      return IsLabel(*node.args[0]);
-    default:
-      return false;
-  }
-}
-
-// P(x): a product only in form.
-bool IsFunctionName(const Node& node) {
-  return node.args.size() == 2 && node.args[0]->kind == Kind::kVariable &&
-         node.args[1]->kind == Kind::kVariable &&
-         absl::ascii_isupper(static_cast<unsigned char>(node.args[0]->name[0])) &&
-         absl::ascii_islower(static_cast<unsigned char>(node.args[1]->name[0]));
-}
-
-std::string LabelName(const Node& node) {
-  std::string name = node.name;
-  for (const Node* arg : node.args) absl::StrAppend(&name, " ", LabelName(*arg));
-  return name;
-}
-
-// x = value: the value (or the chain of equal values) behind a label.
-struct Labelled {
-  std::string label;      // empty: none
-  bool loose = false;     // what is named is an expression, and may be an equation's side
-  bool function = false;  // f(x), y: names of a function rather than of an unknown
-  std::vector<const Node*> values;
-};
-
-// dy/dx
-bool IsDerivative(const Node& node) {
-  return node.kind == Kind::kQuotient && node.args[0]->kind == Kind::kProduct &&
-         node.args[1]->kind == Kind::kProduct && node.args[0]->args[0]->kind == Kind::kVariable &&
-         node.args[0]->args[0]->name == "d" && node.args[1]->args[0]->kind == Kind::kVariable &&
-         node.args[1]->args[0]->name == "d";
-}
-
-Labelled Unlabel(const Node& node) {
-  Labelled result;
-  if (!IsEquation(node)) {
-    result.values = {&node};
-    return result;
-  }
-  const Node& left = *node.args[0];
-  if (IsLabel(left)) {
-    std::vector<std::string> names = Variables(left);
-    bool recursive = false;
-    for (size_t i = 1; i < node.args.size(); ++i) {
-      for (const std::string& name : Variables(*node.args[i])) {
-        recursive = recursive || (left.kind == Kind::kVariable && name == left.name);
-      }
-    }
-    if (!recursive &&
-        !(left.kind == Kind::kProduct && !IsConstant(*node.args[1]) && !IsFunctionName(left))) {
-      result.label = LabelName(left);
-      result.function = left.kind == Kind::kApply ||
-                        (left.kind == Kind::kVariable && left.name == "y") ||
-                        left.kind == Kind::kProduct;
-      result.values.assign(node.args.begin() + 1, node.args.end());
-      // y = (x+1)² = x² + 2x + 1, A = πr² = 9π: the last is the answer.
-      if (result.values.size() > 1 && !std::all_of(result.values.begin(), result.values.end(),
-                                                   [](const Node* n) { return IsConstant(*n); }))
-        result.values = {result.values.back()};
-      return result;
-    }
-  }
-  if (NamesValue(left) && (IsConstant(*node.args.back()) || IsDerivative(left))) {
-    result.label = absl::StrCat("= ", node.args.size());  // a value of something
-    result.loose = true;
-    result.values = {node.args.back()};
-    return result;
-  }
-  if (node.args.size() == 2 && IsConstant(left) && IsLabel(*node.args[1]) &&
-      node.args[1]->kind != Kind::kProduct) {
-    result.label = LabelName(*node.args[1]);
-    result.values = {&left};
-    return result;
-  }
-  if (std::all_of(node.args.begin(), node.args.end(),
-                  [](const Node* n) { return IsConstant(*n); })) {
-    result.values = node.args;
-    return result;
-  }
-  result.values = {&node};
-  return result;
+Comparison SetVerdict(bool same) {
+  if (same) return {true, "set", "the same set of numbers"};
+  return Different("set", "different sets of numbers");
 }
 
 class Comparer {
@@ -180,8 +42,7 @@ class Comparer {
  private:
   static bool IsCondition(const Node* item) {
     return item->kind == Kind::kRelation && item->relations[0] == Relation::kIn &&
-           item->args[0]->kind == Kind::kVariable && item->args[1]->kind == Kind::kVariable &&
-           absl::StartsWith(item->args[1]->name, "\\bb");
+           item->args[1]->kind == Kind::kVariable && absl::StartsWith(item->args[1]->name, "\\bb");
   }
 
   // `answer` with its parameter called as the gold answer's: "k ∈ ℤ" in both, or a constant of
@@ -189,20 +50,30 @@ class Comparer {
   const Node* SameParameter(const Node& gold, const Node& answer) {
     std::string from, to;
     if (gold.kind == Kind::kList && answer.kind == Kind::kList) {
-      for (const Node* item : gold.args) to = IsCondition(item) ? item->args[0]->name : to;
-      for (const Node* item : answer.args) from = IsCondition(item) ? item->args[0]->name : from;
+      auto parameter = [](const Node& list) {
+        std::string name;
+        for (const Node* item : list.args) {
+          if (IsCondition(item) && item->args[0]->kind == Kind::kVariable)
+            name = item->args[0]->name;
+        }
+        return name;
+      };
+      to = parameter(gold);
+      from = parameter(answer);
     } else if (IsScalar(gold) && IsScalar(answer)) {
-      auto constant = [](const Node& node, const Node& other) {
-        std::vector<std::string> mine = Variables(node), others = Variables(other), only;
+      const std::vector<std::string> in_gold = Variables(gold), in_answer = Variables(answer);
+      auto constant = [](const std::vector<std::string>& mine,
+                         const std::vector<std::string>& others) {
+        static constexpr absl::string_view kNames[] = {"C", "c", "K", "C_1", "c_1"};
+        std::vector<std::string> only;
         std::set_difference(mine.begin(), mine.end(), others.begin(), others.end(),
                             std::back_inserter(only));
-        return only.size() == 1 && (only[0] == "C" || only[0] == "c" || only[0] == "K" ||
-                                    only[0] == "C_1" || only[0] == "c_1")
-                   ? only[0]
-                   : "";
+        const bool one = only.size() == 1 && std::find(std::begin(kNames), std::end(kNames),
+                                                       only[0]) != std::end(kNames);
+        return one ? only[0] : std::string();
       };
-      to = constant(gold, answer);
-      from = constant(answer, gold);
+      to = constant(in_gold, in_answer);
+      from = constant(in_answer, in_gold);
     }
     if (from.empty() || to.empty() || from == to) return &answer;
     return Renamed(&answer, from, to);
@@ -218,19 +89,14 @@ class Comparer {
   // Without conditions on parameters ("n ∈ ℤ"), and with "x ≠ 0, 1" in full.
   const Node* Tidied(const Node* node) {
     if (node->kind != Kind::kList) return node;
-    auto is_condition = [](const Node* item) {
-      return item->kind == Kind::kRelation && item->relations[0] == Relation::kIn &&
-             item->args[1]->kind == Kind::kVariable &&
-             absl::StartsWith(item->args[1]->name, "\\bb");
-    };
     const Node& first = *node->args[0];
     const bool unequal = first.kind == Kind::kRelation &&
                          first.relations[0] == Relation::kNotEqual && first.args.size() == 2;
-    if (!unequal && std::none_of(node->args.begin(), node->args.end(), is_condition)) return node;
+    if (!unequal && std::none_of(node->args.begin(), node->args.end(), IsCondition)) return node;
     Node* copy = Copy(*node);
     copy->args.clear();
     for (const Node* item : node->args) {
-      if (is_condition(item)) continue;
+      if (IsCondition(item)) continue;
       if (unequal && IsScalar(*item)) {
         Node* relation = Copy(first);
         relation->args[1] = item;
@@ -273,7 +139,7 @@ class Comparer {
             (node.open == '[') != (node.close == ']'));
   }
   static bool IsMulti(const Node& node) {
-    return node.kind == Kind::kList || (HasPlusMinus(node) && (IsScalar(node) || IsTuple(node)));
+    return node.kind == Kind::kList || (node.plus_minus && (IsScalar(node) || IsTuple(node)));
   }
 
   // k · (matrix or tuple) multiplied out; other nodes as they are.
@@ -318,8 +184,7 @@ class Comparer {
     int count = 0;
     bool tied = false;
     CountPlusMinus(node, &count, &tied);
-    if (count == 0) return {&node};
-    if (count > 5) return {&node};
+    if (count == 0 || count > 5) return {&node};
     std::vector<const Node*> values;
     const int choices = tied ? 2 : 1 << count;
     for (int choice = 0; choice < choices; ++choice) {
@@ -342,7 +207,7 @@ class Comparer {
       const Node* value = WithSigns(*node.args[0], choice, at);
       return minus ? arena_->New(Kind::kNegative, {value}) : value;
     }
-    if (!HasPlusMinus(node)) return &node;
+    if (!node.plus_minus) return &node;
     Node* copy = Copy(node);
     copy->plus_minus = false;
     for (const Node*& arg : copy->args) arg = WithSigns(*arg, choice, at);
@@ -362,7 +227,7 @@ class Comparer {
     return items;
   }
 
-  // A unit behind the last item of a list belongs to all: 3, 4 and 5 cm.
+  // Several values on one side or both: a list, or what ± stands for.
   Comparison CompareLists(const Node& g, const Node& a) {
     auto has_inequality = [](const Node& list) {
       return list.kind == Kind::kList &&
@@ -495,10 +360,9 @@ class Comparer {
                                       : ToRealSet(a, work_, arena_, &as);
       if (!sg || !sa) return std::nullopt;
       std::optional<bool> same = SameSet(*sg, *sa, work_);
-      if (same && *same && SameSubject(gs, as))
-        return Comparison{true, "set", "the same set of numbers"};
+      if (same && *same && SameSubject(gs, as)) return SetVerdict(true);
     }
-    return Different("set", "different sets of numbers");
+    return SetVerdict(false);
   }
 
   // Whether the items can be paired.
@@ -572,10 +436,7 @@ class Comparer {
       std::optional<RealSet> sa = ToRealSet(a, work_, arena_, &as);
       if (sg && sa) {
         if (!SameSubject(gs, as)) return Different("set", "about different quantities");
-        std::optional<bool> same = SameSet(*sg, *sa, work_);
-        if (same)
-          return *same ? Comparison{true, "set", "the same set of numbers"}
-                       : Different("set", "different sets of numbers");
+        if (std::optional<bool> same = SameSet(*sg, *sa, work_)) return SetVerdict(*same);
       }
       if (IsInequality(g) && IsInequality(a)) return CompareInequalities(g, a);
       // x ∈ {1, 2} against 1, 2.
@@ -585,24 +446,21 @@ class Comparer {
     }
     if (std::optional<Comparison> named = CompareNamed(g, a)) return *named;
     Labelled lg = Unlabel(g), la = Unlabel(a);
+    const bool equations = IsEquation(g) && IsEquation(a);
+    const bool simple = equations && g.args.size() == 2 && a.args.size() == 2;  // left = right
     // Two equations are compared as such.
-    if ((lg.loose || la.loose) && IsEquation(g) && IsEquation(a)) {
-      if (g.args.size() != 2 || a.args.size() != 2)
-        return Compare(*lg.values.back(), *la.values.back());
-      return CompareEquations(g, a);
-    }
+    if ((lg.loose || la.loose) && equations)
+      return simple ? CompareEquations(g, a) : Compare(*lg.values.back(), *la.values.back());
     const bool both = !lg.label.empty() && !la.label.empty();
     if (both && lg.label != la.label && !(lg.function && la.function)) {
-      if (IsEquation(g) && IsEquation(a) && g.args.size() == 2 && a.args.size() == 2)
-        return CompareEquations(g, a);
+      if (simple) return CompareEquations(g, a);
       return Different("equation", "about different quantities");
     }
     // An equation that only one side has, and no label: different things.
     const bool eg = lg.values.size() == 1 && lg.values[0] == &g && IsEquation(g);
     const bool ea = la.values.size() == 1 && la.values[0] == &a && IsEquation(a);
     if (eg || ea) {
-      if (IsEquation(g) && IsEquation(a) && g.args.size() == 2 && a.args.size() == 2)
-        return CompareEquations(g, a);
+      if (simple) return CompareEquations(g, a);
       return Different("kind", "only one answer is an equation");
     }
     // Chains of equal values: an answer must not contradict itself.
@@ -814,11 +672,10 @@ class Comparer {
       for (size_t i = 0; i < g.args.size() && same; ++i)
         same = Compare(*g.args[i], *a.args[i]).equal;
       if (same) return {true, "ratio", "the same parts"};
-      for (const Node* arg : g.args) {
-        if (!IsScalar(*arg)) return Different("ratio", "different parts");
-      }
-      for (const Node* arg : a.args) {
-        if (!IsScalar(*arg)) return Different("ratio", "different parts");
+      for (const Node* ratio : {&g, &a}) {
+        for (const Node* arg : ratio->args) {
+          if (!IsScalar(*arg)) return Different("ratio", "different parts");
+        }
       }
       // 6 : 10 is 3 : 5.
       if (IsClock(g)) return Different("ratio", "a different time");
@@ -931,10 +788,7 @@ class Comparer {
     std::optional<RealSet> sg = ToRealSet(g, work_, arena_, &gs),
                            sa = ToRealSet(a, work_, arena_, &as);
     if (sg && sa) {
-      std::optional<bool> same = SameSet(*sg, *sa, work_);
-      if (same)
-        return *same ? Comparison{true, "set", "the same set of numbers"}
-                     : Different("set", "different sets of numbers");
+      if (std::optional<bool> same = SameSet(*sg, *sa, work_)) return SetVerdict(*same);
     }
     if (g.kind == Kind::kSequence && a.kind == Kind::kSequence) return CompareSequences(g, a);
     if (g.kind == a.kind && g.args.size() == a.args.size()) {

@@ -64,6 +64,13 @@ Outcome EvaluateBall(const Node& node, const Assignment& values, int64_t precisi
 // Names of the variables of `node`, each once, sorted; without indices of sums and products.
 std::vector<std::string> Variables(const Node& node);
 
+// Whether an unknown function, f(x), stands in `node`.
+bool HasApply(const Node& node);
+
+// Bound b with |value| < 2^b; 0 for zero, ±kBeyondCounting where b has more than 62 bits itself.
+constexpr int64_t kBeyondCounting = int64_t{1} << 60;
+int64_t Log2Bound(acb_srcptr value);
+
 // Whether `node` is a value rather than a set, list, relation or text.
 bool IsScalar(const Node& node);
 

@@ -163,7 +163,7 @@ class Complex {
     // Sizes beyond which reductions of the argument cost too much.
     if (node.function != Function::kAbs && node.function != Function::kRoot &&
         node.function != Function::kLn && node.function != Function::kLog &&
-        Magnitude(out) > 4096 && node.function != Function::kExp)
+        Log2Bound(out) > 4096 && node.function != Function::kExp)
       return Outcome::kLimit;
     const bool real = acb_is_real(out);
     switch (node.function) {
@@ -258,7 +258,7 @@ class Complex {
         acb_exp(out, out, precision_);
         return Outcome::kValue;
       case Function::kFactorial:
-        if (Magnitude(out) > 40 || !work_->Spend(200)) return Outcome::kLimit;
+        if (Log2Bound(out) > 32 || !work_->Spend(200)) return Outcome::kLimit;
         acb_add_si(out, out, 1, precision_);
         acb_gamma(out, out, precision_);
         return Outcome::kValue;
@@ -288,7 +288,7 @@ class Complex {
 
   // Γ(n + 1) / (Γ(k + 1) Γ(n − k + 1))
   Outcome Binomial(acb_srcptr n, acb_srcptr k, acb_ptr out) {
-    if (Magnitude(n) > 40 || Magnitude(k) > 40 || !work_->Spend(600)) return Outcome::kLimit;
+    if (Log2Bound(n) > 32 || Log2Bound(k) > 32 || !work_->Spend(600)) return Outcome::kLimit;
     Ball top, left, right;
     acb_add_si(top.get(), n, 1, precision_);
     acb_add_si(left.get(), k, 1, precision_);
@@ -329,22 +329,6 @@ class Complex {
     return outcome;
   }
 
-  // A bound b with |value| < 2^b; at least 0.
-  static int64_t Magnitude(acb_srcptr value) {
-    mag_t bound;
-    mag_init(bound);
-    acb_get_mag(bound, value);
-    int64_t bits = 0;
-    if (mag_is_inf(bound)) {
-      bits = int64_t{1} << 62;
-    } else if (mag_cmp_2exp_si(bound, 0) > 0) {
-      for (bits = 1; bits < (int64_t{1} << 61) && mag_cmp_2exp_si(bound, bits) > 0; bits *= 2) {
-      }
-    }
-    mag_clear(bound);
-    return bits;
-  }
-
   Assignment values_;
   int64_t precision_;
   Work* work_;
@@ -380,6 +364,26 @@ std::vector<std::string> Variables(const Node& node) {
   std::sort(names.begin(), names.end());
   names.erase(std::unique(names.begin(), names.end()), names.end());
   return names;
+}
+
+bool HasApply(const Node& node) {
+  return node.kind == Kind::kApply || std::any_of(node.args.begin(), node.args.end(),
+                                                  [](const Node* a) { return HasApply(*a); });
+}
+
+int64_t Log2Bound(acb_srcptr value) {
+  mag_t bound;
+  mag_init(bound);
+  acb_get_mag(bound, value);
+  int64_t bits = 0;
+  if (mag_is_inf(bound)) {
+    bits = kBeyondCounting;
+  } else if (!mag_is_special(bound)) {
+    const fmpz* exponent = MAG_EXPREF(bound);
+    bits = fmpz_fits_si(exponent) ? fmpz_get_si(exponent) : fmpz_sgn(exponent) * kBeyondCounting;
+  }
+  mag_clear(bound);
+  return bits;
 }
 
 bool IsScalar(const Node& node) {

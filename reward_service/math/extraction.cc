@@ -401,10 +401,11 @@ std::optional<Answer> FindAnywhere(absl::string_view text) {
   // "The midpoint is (3, 4).", "The roots are 2 and 3.": what the last sentence says.
   absl::string_view trimmed = absl::StripTrailingAsciiWhitespace(text);
   if (!trimmed.empty() && trimmed.back() == '.') trimmed.remove_suffix(1);
-  size_t sentence = std::min(trimmed.rfind(". "), trimmed.rfind('\n'));
-  if (size_t a = trimmed.rfind(". "), b = trimmed.rfind('\n'); a != kNone && b != kNone)
-    sentence = std::max(a, b);
-  sentence = sentence == kNone ? 0 : sentence + 1;
+  auto after_last = [&](absl::string_view sign) {
+    const size_t at = trimmed.rfind(sign);
+    return at == kNone ? 0 : at + 1;
+  };
+  const size_t sentence = std::max(after_last(". "), after_last("\n"));
   absl::string_view tail = trimmed.substr(sentence);
   if (tail.size() <= 512) {
     size_t after = kNone;

@@ -3,349 +3,21 @@
 #include <algorithm>
 #include <cstdlib>
 
-#include "absl/container/flat_hash_map.h"
-#include "absl/container/flat_hash_set.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
+#include "reward_service/math/names.h"
 #include "reward_service/math/units.h"
+#include "reward_service/math/utf8.h"
 
 namespace e3::math {
 namespace {
 
-using Names = absl::flat_hash_set<absl::string_view>;
-using Synonyms = absl::flat_hash_map<absl::string_view, absl::string_view>;
-
 bool IsDigit(char c) { return c >= '0' && c <= '9'; }
 bool IsAlpha(char c) { return absl::ascii_isalpha(static_cast<unsigned char>(c)); }
 bool IsSpace(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
-
-// Says nothing about the value.
-const Names& Ignored() {
-  static const auto* names = new Names{"left",       "right",
-                                       "big",        "Big",
-                                       "bigg",       "Bigg",
-                                       "bigl",       "bigr",
-                                       "Bigl",       "Bigr",
-                                       "biggl",      "biggr",
-                                       "Biggl",      "Biggr",
-                                       "middle",     "displaystyle",
-                                       "textstyle",  "scriptstyle",
-                                       "limits",     "nolimits",
-                                       "quad",       "qquad",
-                                       "enspace",    "thinspace",
-                                       "medspace",   "negthinspace",
-                                       "hfill",      "mathstrut",
-                                       "strut",      "hline",
-                                       "noindent",   "bf",
-                                       "rm",         "it",
-                                       "sf",         "tt",
-                                       "normalsize", "large",
-                                       "Large",      "small",
-                                       "tiny",       "!",
-                                       ",",          ";",
-                                       ":",          ">",
-                                       " ",          "/",
-                                       "-",          "nonumber",
-                                       "allowbreak", "nobreak",
-                                       "null",       "relax",
-                                       "par",        "newline",
-                                       "smallskip",  "medskip",
-                                       "mathbin",    "mathrel",
-                                       "mathord",    "mathopen",
-                                       "mathclose",  "mathpunct",
-                                       "mathinner",  "therefore",
-                                       "checkmark",  "Rightarrow",
-                                       "qed",        "blacksquare",
-                                       "square"};
-  return *names;
-}
-
-// Their argument says nothing about the value either.
-const Names& IgnoredWithArgument() {
-  static const auto* names =
-      new Names{"phantom",   "vphantom", "hphantom", "hspace", "vspace", "label", "tag",  "color",
-                "textcolor", "colorbox", "mspace",   "kern",   "ref",    "vskip", "hskip"};
-  return *names;
-}
-
-// Their argument is the value, or a word.
-const Names& Styles() {
-  static const auto* names = new Names{
-      "mathbf",     "mathrm",     "mathit",     "mathsf", "mathtt", "mathcal",      "mathscr",
-      "mathfrak",   "boldsymbol", "bm",         "pmb",    "mathop", "operatorname", "underline",
-      "boxed",      "fbox",       "mathnormal", "vec",    "hat",    "ensuremath",   "smash",
-      "underbrace", "overbrace",  "bold",       "uline",  "cancel"};
-  return *names;
-}
-
-const Names& Texts() {
-  static const auto* names =
-      new Names{"text",   "mbox", "hbox",   "textbf", "textit", "textrm",   "textnormal", "textsf",
-                "texttt", "emph", "textup", "textsc", "unit",   "mathtext", "textmd",     "textsl"};
-  return *names;
-}
-
-const Synonyms& CommandSynonyms() {
-  static const auto* names = new Synonyms{{"dfrac", "frac"},
-                                          {"tfrac", "frac"},
-                                          {"cfrac", "frac"},
-                                          {"nicefrac", "frac"},
-                                          {"sfrac", "frac"},
-                                          {"xfrac", "frac"},
-                                          {"dbinom", "binom"},
-                                          {"tbinom", "binom"},
-                                          {"leq", "le"},
-                                          {"leqslant", "le"},
-                                          {"leqq", "le"},
-                                          {"geq", "ge"},
-                                          {"geqslant", "ge"},
-                                          {"geqq", "ge"},
-                                          {"neq", "ne"},
-                                          {"lt", "<"},
-                                          {"gt", ">"},
-                                          {"sim", "approx"},
-                                          {"simeq", "approx"},
-                                          {"thickapprox", "approx"},
-                                          {"cong", "approx"},
-                                          {"doteq", "="},
-                                          {"equiv", "="},
-                                          {"coloneqq", "="},
-                                          {"times", "*"},
-                                          {"cdot", "*"},
-                                          {"ast", "*"},
-                                          {"star", "*"},
-                                          {"bullet", "*"},
-                                          {"div", "/"},
-                                          {"lvert", "|"},
-                                          {"rvert", "|"},
-                                          {"vert", "|"},
-                                          {"lbrack", "["},
-                                          {"rbrack", "]"},
-                                          {"lparen", "("},
-                                          {"rparen", ")"},
-                                          {"lbrace", "{"},
-                                          {"rbrace", "}"},
-                                          {"arcsinh", "arsinh"},
-                                          {"arccosh", "arcosh"},
-                                          {"arctanh", "artanh"},
-                                          {"asin", "arcsin"},
-                                          {"acos", "arccos"},
-                                          {"atan", "arctan"},
-                                          {"asinh", "arsinh"},
-                                          {"acosh", "arcosh"},
-                                          {"atanh", "artanh"},
-                                          {"tg", "tan"},
-                                          {"ctg", "cot"},
-                                          {"cosec", "csc"},
-                                          {"infinity", "infty"},
-                                          {"inf", "infty"},
-                                          {"Inf", "infty"},
-                                          {"infin", "infty"},
-                                          {"oo", "infty"},
-                                          {"degree", "circ"},
-                                          {"degrees", "circ"},
-                                          {"dots", "ldots"},
-                                          {"cdots", "ldots"},
-                                          {"dotsc", "ldots"},
-                                          {"dotsb", "ldots"},
-                                          {"dotsm", "ldots"},
-                                          {"bigcup", "cup"},
-                                          {"bigcap", "cap"},
-                                          {"backslash", "setminus"},
-                                          {"smallsetminus", "setminus"},
-                                          {"varnothing", "emptyset"},
-                                          {"varphi", "phi"},
-                                          {"varepsilon", "epsilon"},
-                                          {"vartheta", "theta"},
-                                          {"isin", "in"},
-                                          {"land", "and"},
-                                          {"lor", "or"},
-                                          {"wedge", "and"},
-                                          {"vee", "or"},
-                                          {"rightarrow", "to"},
-                                          {"Rightarrow", "implies"},
-                                          {"dot", "overline"},
-                                          {"bar", "overline"},
-                                          {"GCD", "gcd"},
-                                          {"LCM", "lcm"},
-                                          {"colon", ":"},
-                                          {"textdegree", "circ"},
-                                          {"percent", "%"},
-                                          {"R", "reals"},
-                                          {"prime", "'"}};
-  return *names;
-}
-
-// Names that plain text writes without a backslash.
-const Names& PlainNames() {
-  static const auto* names = new Names{
-      "sin",   "cos",     "tan",    "cot",   "sec",   "csc",   "arcsin",   "arccos", "arctan",
-      "sinh",  "cosh",    "tanh",   "asin",  "acos",  "atan",  "asinh",    "acosh",  "atanh",
-      "ln",    "log",     "exp",    "sqrt",  "cbrt",  "max",   "min",      "gcd",    "lcm",
-      "abs",   "floor",   "ceil",   "binom", "pi",    "theta", "alpha",    "beta",   "gamma",
-      "delta", "lambda",  "mu",     "sigma", "omega", "phi",   "infinity", "inf",    "infty",
-      "oo",    "degrees", "degree", "cis",   "frac",  "cup",   "times",    "cdot",   "GCD",
-      "LCM",   "lg",      "pm"};
-  return *names;
-}
-
-struct CodePoint {
-  uint32_t code;
-  const char* replacement;
-};
-
-// What Unicode writes with one character, in LaTeX.
-constexpr CodePoint kCodePoints[] = {{0xA0, " "},
-                                     {0xA2, "\\text{cents}"},
-                                     {0xA3, "\\pounds "},
-                                     {0xB0, "\\circ "},
-                                     {0xB1, "\\pm "},
-                                     {0xB2, "^{2}"},
-                                     {0xB3, "^{3}"},
-                                     {0xB9, "^{1}"},
-                                     {0xB7, "\\cdot "},
-                                     {0xBC, "\\frac{1}{4}"},
-                                     {0xBD, "\\frac{1}{2}"},
-                                     {0xBE, "\\frac{3}{4}"},
-                                     {0xD7, "\\times "},
-                                     {0xF7, "\\div "},
-                                     {0x3B1, "\\alpha "},
-                                     {0x3B2, "\\beta "},
-                                     {0x3B3, "\\gamma "},
-                                     {0x3B4, "\\delta "},
-                                     {0x3B8, "\\theta "},
-                                     {0x3BB, "\\lambda "},
-                                     {0x3BC, "\\mu "},
-                                     {0x3C0, "\\pi "},
-                                     {0x3C3, "\\sigma "},
-                                     {0x3C6, "\\phi "},
-                                     {0x3C9, "\\omega "},
-                                     {0x2002, " "},
-                                     {0x2003, " "},
-                                     {0x2009, " "},
-                                     {0x200A, " "},
-                                     {0x200B, ""},
-                                     {0x200C, ""},
-                                     {0x200D, ""},
-                                     {0x202F, " "},
-                                     {0xFEFF, ""},
-                                     {0x2060, ""},
-                                     {0x2061, ""},
-                                     {0x2062, ""},
-                                     {0x2010, "-"},
-                                     {0x2011, "-"},
-                                     {0x2012, "-"},
-                                     {0x2013, "-"},
-                                     {0x2014, "-"},
-                                     {0x2212, "-"},
-                                     {0x2018, "'"},
-                                     {0x2019, "'"},
-                                     {0x2032, "'"},
-                                     {0x2022, "\\cdot "},
-                                     {0x2026, "\\ldots "},
-                                     {0x2044, "/"},
-                                     {0x2070, "^{0}"},
-                                     {0x2074, "^{4}"},
-                                     {0x2075, "^{5}"},
-                                     {0x2076, "^{6}"},
-                                     {0x2077, "^{7}"},
-                                     {0x2078, "^{8}"},
-                                     {0x2079, "^{9}"},
-                                     {0x207F, "^{n}"},
-                                     {0x2080, "_{0}"},
-                                     {0x2081, "_{1}"},
-                                     {0x2082, "_{2}"},
-                                     {0x2083, "_{3}"},
-                                     {0x2084, "_{4}"},
-                                     {0x2085, "_{5}"},
-                                     {0x2086, "_{6}"},
-                                     {0x2087, "_{7}"},
-                                     {0x2088, "_{8}"},
-                                     {0x2089, "_{9}"},
-                                     {0x20AC, "\\euro "},
-                                     {0x2102, "\\mathbb{C}"},
-                                     {0x2115, "\\mathbb{N}"},
-                                     {0x211D, "\\mathbb{R}"},
-                                     {0x2124, "\\mathbb{Z}"},
-                                     {0x211A, "\\mathbb{Q}"},
-                                     {0x2153, "\\frac{1}{3}"},
-                                     {0x2154, "\\frac{2}{3}"},
-                                     {0x2155, "\\frac{1}{5}"},
-                                     {0x2156, "\\frac{2}{5}"},
-                                     {0x2157, "\\frac{3}{5}"},
-                                     {0x2158, "\\frac{4}{5}"},
-                                     {0x2159, "\\frac{1}{6}"},
-                                     {0x215A, "\\frac{5}{6}"},
-                                     {0x215B, "\\frac{1}{8}"},
-                                     {0x215C, "\\frac{3}{8}"},
-                                     {0x215D, "\\frac{5}{8}"},
-                                     {0x215E, "\\frac{7}{8}"},
-                                     {0x2192, "\\to "},
-                                     {0x21D2, "\\implies "},
-                                     {0x2205, "\\emptyset "},
-                                     {0x2208, "\\in "},
-                                     {0x2215, "/"},
-                                     {0x2216, "\\setminus "},
-                                     {0x2217, "*"},
-                                     {0x2218, "\\circ "},
-                                     {0x2219, "\\cdot "},
-                                     {0x221A, "\\sqrt "},
-                                     {0x221B, "\\sqrt[3] "},
-                                     {0x221E, "\\infty "},
-                                     {0x2223, "|"},
-                                     {0x2227, "\\and "},
-                                     {0x2228, "\\or "},
-                                     {0x2229, "\\cap "},
-                                     {0x222A, "\\cup "},
-                                     {0x2236, ":"},
-                                     {0x223C, "\\approx "},
-                                     {0x2245, "\\approx "},
-                                     {0x2248, "\\approx "},
-                                     {0x2260, "\\ne "},
-                                     {0x2261, "="},
-                                     {0x2264, "\\le "},
-                                     {0x2265, "\\ge "},
-                                     {0x22C5, "\\cdot "},
-                                     {0x22C6, "*"},
-                                     {0x2A7D, "\\le "},
-                                     {0x2A7E, "\\ge "},
-                                     {0x2308, "\\lceil "},
-                                     {0x2309, "\\rceil "},
-                                     {0x230A, "\\lfloor "},
-                                     {0x230B, "\\rfloor "},
-                                     {0x27E8, "\\langle "},
-                                     {0x27E9, "\\rangle "},
-                                     {0x2329, "\\langle "},
-                                     {0x232A, "\\rangle "},
-                                     {0x00B5, "\\mu "},
-                                     {0x3000, " "},
-                                     {0x3001, ","},
-                                     {0x3002, "."}};
-
-// Decodes one code point; false for what is not UTF-8.
-bool Decode(absl::string_view text, size_t at, uint32_t* code, size_t* length) {
-  auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
-  const unsigned char first = byte(at);
-  size_t n = first < 0x80         ? 1
-             : (first >> 5) == 6  ? 2
-             : (first >> 4) == 14 ? 3
-             : (first >> 3) == 30 ? 4
-                                  : 0;
-  if (n == 0 || at + n > text.size()) return false;
-  uint32_t value = n == 1 ? first : first & (0xFF >> (n + 1));
-  for (size_t i = 1; i < n; ++i) {
-    if ((byte(at + i) >> 6) != 2) return false;
-    value = (value << 6) | (byte(at + i) & 0x3F);
-  }
-  static constexpr uint32_t kSmallest[] = {0, 0, 0x80, 0x800, 0x10000};
-  if (value < kSmallest[n] || value > 0x10FFFF || (value >= 0xD800 && value < 0xE000)) return false;
-  *code = value;
-  *length = n;
-  return true;
-}
 
 class Lexer {
  public:
@@ -389,7 +61,7 @@ class Lexer {
     for (size_t i = 0; i < text_.size();) {
       uint32_t code = 0;
       size_t length = 0;
-      if (!Decode(text_, i, &code, &length)) return Fail("not UTF-8", i);
+      if (!DecodeUtf8(text_, i, &code, &length)) return Fail("not UTF-8", i);
       if (code < 0x80) {
         if (code < 0x20 && !IsSpace(static_cast<char>(code))) return Fail("a control character", i);
         if (code == 0x7F) return Fail("a control character", i);
@@ -399,10 +71,8 @@ class Lexer {
       } else if (code >= 0x1D7CE && code <= 0x1D7FF) {  // mathematical digits
         ascii_.push_back(static_cast<char>('0' + (code - 0x1D7CE) % 10));
       } else {
-        auto it = std::find_if(std::begin(kCodePoints), std::end(kCodePoints),
-                               [&](const CodePoint& p) { return p.code == code; });
-        if (it != std::end(kCodePoints)) {
-          ascii_ += it->replacement;
+        if (const char* replacement = InLatex(code)) {
+          ascii_ += replacement;
         } else {
           absl::StrAppend(&ascii_, "\\U", absl::Hex(code, absl::kZeroPad5), " ");
         }
@@ -664,9 +334,9 @@ class Lexer {
       return vowel && !consecutive && run != "xyz" &&
              absl::ascii_islower(static_cast<unsigned char>(run[1]));
     }
-    static const auto* two =
-        new Names{"sq", "cu", "no", "No", "or", "to", "is", "of", "in", "at", "am", "pm",
-                  "by", "or", "an", "it", "if", "on", "we", "so", "as", "be", "do"};
+    static const auto* two = new absl::flat_hash_set<absl::string_view>{
+        "sq", "cu", "no", "No", "or", "to", "is", "of", "in", "at", "am", "pm",
+        "by", "or", "an", "it", "if", "on", "we", "so", "as", "be", "do"};
     return two->contains(run);
   }
 

@@ -16,19 +16,6 @@ bool RadiusBelow(acb_srcptr value, int64_t exponent) {
          mag_cmp_2exp_si(arb_radref(acb_imagref(value)), exponent) < 0;
 }
 
-// b with 2^(b−1) ≤ |value| ≤ 2^b for values away from zero, at most; 0 for small ones.
-int64_t Log2(acb_srcptr value) {
-  mag_t bound;
-  mag_init(bound);
-  acb_get_mag(bound, value);
-  int64_t bits = 0;
-  if (!mag_is_special(bound)) {
-    bits = fmpz_fits_si(MAG_EXPREF(bound)) ? fmpz_get_si(MAG_EXPREF(bound)) : int64_t{1} << 60;
-  }
-  mag_clear(bound);
-  return bits;
-}
-
 Comparison Say(Truth truth, const char* rule, absl::string_view equal,
                absl::string_view different) {
   switch (truth) {
@@ -60,12 +47,12 @@ Truth CompareBalls(const Node& gold, const Node& answer, const Assignment& value
     }
     acb_sub(difference.get(), g.get(), a.get(), precision);
     if (!acb_contains_zero(difference.get())) return Truth::kDifferent;
-    const int64_t size = Log2(g.get());
+    const int64_t size = Log2Bound(g.get());
     if (precision >= 576 && RadiusBelow(difference.get(), -128) &&
         RadiusBelow(difference.get(),
                     size < 0 && size > -100000 && !acb_contains_zero(g.get()) ? size - 256 : -128))
       return Truth::kEqual;
-    if (size > 15000) return Truth::kUnknown;
+    if (size > 15000 || size == -kBeyondCounting) return Truth::kUnknown;
     // Digits that cancel get one chance more; large values as many bits as they have.
     if (precision >= 1728 && precision >= size + 512) return Truth::kUnknown;
     precision = precision >= 576 ? std::max<int64_t>(1728, size + 512) : precision * 3;
@@ -112,11 +99,6 @@ bool SameTree(const Node& a, const Node& b) {
   return true;
 }
 
-bool HasApply(const Node& node) {
-  return node.kind == Kind::kApply || std::any_of(node.args.begin(), node.args.end(),
-                                                  [](const Node* a) { return HasApply(*a); });
-}
-
 // Identities with variables.
 Truth CompareExpressions(const Node& gold, const Node& answer,
                          const std::vector<std::string>& names, Work* work) {
@@ -157,7 +139,7 @@ Truth CompareExpressions(const Node& gold, const Node& answer,
     Outcome og = EvaluateBall(gold, values, 64, work, &g);
     if (og == Outcome::kLimit || og == Outcome::kOther) return Truth::kUnknown;
     if (og == Outcome::kUndefined) continue;
-    // At points where a root or a logarithm on the way is not real, other branches may be meant:
+    // Where a value, or a root or a logarithm on the way, is not real, other branches may be meant:
     // √(ab) is √a·√b where both are real.
     Ball a;
     const bool answered = EvaluateBall(answer, values, 64, work, &a) == Outcome::kValue;
@@ -166,7 +148,6 @@ Truth CompareExpressions(const Node& gold, const Node& answer,
     Truth truth = CompareBalls(gold, answer, values, work);
     if (truth == Truth::kUnknown) return truth;
     if (truth == Truth::kUndefined) continue;
-    // Where the gold answer is not real, other branches of its roots may be meant.
     if (truth == Truth::kDifferent && real) return truth;
     if (truth == Truth::kDifferent) --complex_agreed;
     if (truth == Truth::kEqual) (real ? agreed : complex_agreed) += 1;
@@ -205,7 +186,7 @@ Truth WithinRounding(const Node& gold, const Node& answer, int digits, Work* wor
   return Truth::kDifferent;
 }
 
-const Node* Magnitude(const Node* node) {
+const Node* WithoutSign(const Node* node) {
   return node->kind == Kind::kNegative ? node->args[0] : node;
 }
 
@@ -213,7 +194,7 @@ const Node* Magnitude(const Node* node) {
 // decimal.
 std::optional<Comparison> CompareRounded(const Node& gold, const Node& answer,
                                          const Options& options, Work* work) {
-  const Node& decimal = *Magnitude(&gold);
+  const Node& decimal = *WithoutSign(&gold);
   if (decimal.kind != Kind::kNumber) return std::nullopt;
   if (options.precision) {
     if (decimal.decimals < 0) return std::nullopt;
@@ -224,7 +205,7 @@ std::optional<Comparison> CompareRounded(const Node& gold, const Node& answer,
   }
   const bool approximate = decimal.approximate || gold.approximate;
   if (decimal.decimals < (approximate ? 0 : 2)) return std::nullopt;
-  const Node& other = *Magnitude(&answer);
+  const Node& other = *WithoutSign(&answer);
   if (other.kind == Kind::kNumber && other.decimals >= 0) {
     if (other.decimals <= decimal.decimals)
       return std::nullopt;  // as rounded as the gold answer: exact
