@@ -28,31 +28,37 @@ bool IsPlainInteger(absl::string_view text) {
          std::all_of(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; });
 }
 
-// "(E) 42", "E. 42" against the choice E: the letter in front.
-std::string LeadingChoice(absl::string_view text) {
-  while (!text.empty() && (text[0] == '$' || text[0] == ' ')) text.remove_prefix(1);
-  size_t i = 0;
+// "(E) 42", "E. 42": the place of the letter of a choice that stands in front; nullopt without one,
+// and where another choice or a denial follows.
+std::optional<size_t> LeadingChoice(absl::string_view text) {
+  auto is_upper = [&](size_t k) {
+    return absl::ascii_isupper(static_cast<unsigned char>(text[k]));
+  };
+  auto is_alpha = [&](size_t k) {
+    return absl::ascii_isalpha(static_cast<unsigned char>(text[k]));
+  };
+  size_t i = std::min(text.find_first_not_of("$ "), text.size());
   for (absl::string_view prefix : {"\\text{", "\\textbf{", "\\mathrm{"}) {
-    if (absl::StartsWith(text, prefix)) i = prefix.size();
+    if (absl::StartsWith(text.substr(i), prefix)) {
+      i += prefix.size();
+      break;
+    }
   }
   const bool bracket = i < text.size() && text[i] == '(';
   if (bracket) ++i;
-  if (i + 1 >= text.size() || !absl::ascii_isupper(static_cast<unsigned char>(text[i]))) return "";
+  if (i + 1 >= text.size() || !is_upper(i)) return std::nullopt;
   const char after = text[i + 1];
-  if (bracket ? after != ')' : (after != '.' && after != ':' && after != ')')) return "";
+  if (bracket ? after != ')' : (after != '.' && after != ':' && after != ')')) return std::nullopt;
   // "(A) or (B)", "A. B. C.": more than one choice is none.
   for (size_t k = i + 2; k < text.size(); ++k) {
-    const bool begins =
-        !absl::ascii_isalpha(static_cast<unsigned char>(text[k - 1])) && text[k - 1] != '\\';
-    const bool ends =
-        k + 1 == text.size() || !absl::ascii_isalpha(static_cast<unsigned char>(text[k + 1]));
-    if (begins && ends && text[k] >= 'A' && text[k] <= 'H') return "";
+    const bool begins = !is_alpha(k - 1) && text[k - 1] != '\\';
+    const bool ends = k + 1 == text.size() || !is_alpha(k + 1);
+    if (begins && ends && text[k] >= 'A' && text[k] <= 'H') return std::nullopt;
   }
-  const absl::string_view rest = text.substr(i + 1);
   for (absl::string_view word : {" is", " not", " or ", " and ", " wrong"}) {
-    if (absl::StrContains(rest, word)) return "";
+    if (absl::StrContains(text.substr(i + 1), word)) return std::nullopt;
   }
-  return std::string(1, text[i]);
+  return i;
 }
 
 // "yes" or "no" where a text begins with it and does not say the opposite: "No, there is none."
@@ -76,6 +82,107 @@ bool HasSeveral(const Node& node) {
   return (node.kind == Kind::kList || node.kind == Kind::kSet) && node.args.size() > 1;
 }
 
+struct Reading {
+  std::string text;
+  const Node* node = nullptr;
+};
+
+// Compares readings of answers, within the limits of one verdict.
+class Comparer {
+ public:
+  explicit Comparer(const MathOptions& options) : options_(options), work_(options.limits) {}
+
+  absl::StatusOr<const Node*> Parse(absl::string_view text, bool comma_groups = true) {
+    return math::ParseAnswer(text, {comma_groups}, options_.limits, &arena_);
+  }
+  bool timed_out() const { return work_.timed_out(); }
+
+  // As their trees say; where these differ, in the other ways in which answers are written.
+  Comparison Compare(const Reading& gold, const Reading& answer) {
+    Comparison result = Compare(*gold.node, *answer.node);
+    for (auto way : {&Comparer::SplitCommas, &Comparer::SameChoice, &Comparer::BehindEquality,
+                     &Comparer::BehindChoice, &Comparer::SamePolarity, &Comparer::GoldChoice}) {
+      if (result.equal) break;
+      (this->*way)(gold, answer, &result);
+    }
+    return result;
+  }
+
+ private:
+  Comparison Compare(const Node& gold, const Node& answer) {
+    return math::Compare(gold, answer, options_.comparison, &work_, &arena_);
+  }
+
+  // Against a part of the answer's text, when that is mathematics.
+  void ComparePart(const Reading& gold, absl::string_view part, Comparison* result) {
+    auto node = Parse(part);
+    if (node.ok() && (*node)->kind != Kind::kText) *result = Compare(*gold.node, **node);
+  }
+
+  // "1,234" may be two numbers: in the gold answer, in the response's, or in both.
+  void SplitCommas(const Reading& gold, const Reading& answer, Comparison* result) {
+    for (int commas = 1; commas < 4 && !result->equal; ++commas) {
+      const bool split_gold = (commas & 1) != 0, split_answer = (commas & 2) != 0;
+      if ((split_gold && !math::HasCommaGroups(gold.text)) ||
+          (split_answer && !math::HasCommaGroups(answer.text)))
+        continue;
+      if (split_gold != split_answer && !HasSeveral(split_gold ? *answer.node : *gold.node))
+        continue;
+      auto g = Parse(gold.text, !split_gold), a = Parse(answer.text, !split_answer);
+      if (!g.ok() || !a.ok()) continue;
+      if (Comparison again = Compare(**g, **a); again.equal) *result = std::move(again);
+    }
+  }
+
+  // (E) 42 for E.
+  void SameChoice(const Reading& gold, const Reading& answer, Comparison* result) {
+    std::optional<size_t> letter = LeadingChoice(answer.text);
+    if (IsChoice(*gold.node) && letter &&
+        absl::EqualsIgnoreCase(answer.text.substr(*letter, 1), gold.node->name))
+      *result = {true, "text", "the same choice"};
+  }
+
+  // "\\int_0^1 2\\,dx = 2", "\\det A = 2": what stands left of the last sign of equality need not
+  // be understood.
+  void BehindEquality(const Reading& gold, const Reading& answer, Comparison* result) {
+    if (answer.node->kind != Kind::kText || gold.node->kind == Kind::kText) return;
+    if (size_t sign = answer.text.rfind('='); sign != std::string::npos)
+      ComparePart(gold, absl::string_view(answer.text).substr(sign + 1), result);
+  }
+
+  // A choice in front of what it says: (B) 12 for 12.
+  void BehindChoice(const Reading& gold, const Reading& answer, Comparison* result) {
+    std::optional<size_t> letter = LeadingChoice(answer.text);
+    if (!letter || IsChoice(*gold.node) || LeadingChoice(gold.text)) return;
+    const size_t rest = answer.text.find_first_not_of(" .:)}\\~", *letter + 1);
+    if (rest != std::string::npos)
+      ComparePart(gold, absl::string_view(answer.text).substr(rest), result);
+  }
+
+  // Yes, and no, with what is said of them.
+  void SamePolarity(const Reading& gold, const Reading& answer, Comparison* result) {
+    std::string polarity = Polarity(gold.text);
+    if (!polarity.empty() && polarity == Polarity(answer.text))
+      *result = {true, "text", "the same word, " + polarity};
+  }
+
+  // The gold answer "(A) 5" is the choice, and what it says.
+  void GoldChoice(const Reading& gold, const Reading& answer, Comparison* result) {
+    std::optional<size_t> letter = LeadingChoice(gold.text);
+    if (!letter || gold.text.size() <= 4) return;
+    const size_t rest =
+        std::min(gold.text.find_first_not_of(" .:)}", *letter + 1), gold.text.size());
+    for (const std::string& part : {gold.text.substr(*letter, 1), gold.text.substr(rest)}) {
+      if (result->equal || absl::StripAsciiWhitespace(part).empty()) continue;
+      if (auto g = Parse(part); g.ok()) *result = Compare(**g, *answer.node);
+    }
+  }
+
+  const MathOptions& options_;
+  Work work_;
+  Arena arena_;
+};
+
 // FLINT keeps caches for each thread; this gives them back when the thread ends.
 struct FlintThread {
   ~FlintThread() { flint_cleanup(); }
@@ -96,6 +203,18 @@ std::string Shortened(absl::string_view text) {
 
 }  // namespace
 
+// Whether a gold answer has to be looked for in `bare`: a sentence, a worked solution.
+bool MathVerifier::IsProse(absl::string_view bare) const {
+  if (bare.size() <= 256 && !absl::StrContains(bare, "####") && !absl::StrContains(bare, "\n") &&
+      !ReadsAsProse(bare))
+    return false;
+  // A few words are an answer themselves: "two lines".
+  if (bare.size() > 40 || bare.find_first_of("0123456789") != absl::string_view::npos) return true;
+  Arena arena;
+  auto parsed = math::ParseAnswer(bare, {}, options_.limits, &arena);
+  return !parsed.ok() || (*parsed)->kind != Kind::kText;
+}
+
 MathVerifier::MathVerifier(absl::string_view gold, MathOptions options)
     : gold_(gold), options_(std::move(options)) {
   if (std::optional<Answer> boxed = FindBoxed(gold)) {
@@ -104,16 +223,8 @@ MathVerifier::MathVerifier(absl::string_view gold, MathOptions options)
     return;
   }
   absl::string_view bare = absl::StripAsciiWhitespace(gold);
-  if (options_.extract == Extract::kAny) {
-    Arena arena;
-    auto parsed = math::ParseAnswer(bare, {}, options_.limits, &arena);
-    const bool words = parsed.ok() && (*parsed)->kind == Kind::kText && bare.size() <= 40 &&
-                       bare.find_first_of("0123456789") == absl::string_view::npos;
-    const bool prose = bare.size() > 256 || absl::StrContains(bare, "####") ||
-                       absl::StrContains(bare, "\n") || ReadsAsProse(bare);
-    if (prose && !words) {
-      if (std::optional<Answer> answer = FindAnywhere(gold)) gold_readings_ = answer->readings;
-    }
+  if (options_.extract == Extract::kAny && IsProse(bare)) {
+    if (std::optional<Answer> answer = FindAnywhere(gold)) gold_readings_ = answer->readings;
   }
   if (gold_readings_.empty()) gold_readings_ = {std::string(bare)};
 }
@@ -154,103 +265,44 @@ absl::StatusOr<Verdict> MathVerifier::Judge(const Answer& answer) const {
     return verdict;
   }
 
-  Arena arena;
-  Work work(options_.limits);
-  const Node* gold = nullptr;
-  std::string gold_reading;
-  for (const std::string& reading : gold_readings_) {
-    auto parsed = math::ParseAnswer(reading, {}, options_.limits, &arena);
+  Comparer comparer(options_);
+  Reading gold;
+  for (const std::string& text : gold_readings_) {
+    auto parsed = comparer.Parse(text);
     if (!parsed.ok()) continue;
-    const bool text = (*parsed)->kind == Kind::kText;
-    if (gold == nullptr || (!text && gold->kind == Kind::kText)) {
-      gold = *parsed;
-      gold_reading = reading;
-    }
-    if (!text) break;
+    const bool words = (*parsed)->kind == Kind::kText;
+    if (gold.node == nullptr || (!words && gold.node->kind == Kind::kText)) gold = {text, *parsed};
+    if (!words) break;
   }
-  if (gold == nullptr) return absl::ResourceExhaustedError("the gold answer is beyond the limits");
+  if (gold.node == nullptr)
+    return absl::ResourceExhaustedError("the gold answer is beyond the limits");
 
+  const bool boxed = options_.extract == Extract::kBoxed;
   Comparison result;
   bool decided = false;
   for (size_t i = 0; i < answer.readings.size(); ++i) {
-    const std::string& reading = answer.readings[i];
-    auto parsed = math::ParseAnswer(reading, {}, options_.limits, &arena);
+    const std::string& text = answer.readings[i];
+    auto parsed = comparer.Parse(text);
     if (!parsed.ok()) {
       if (!decided) result = {false, "limit", std::string(parsed.status().message())};
       continue;
     }
-    const bool boxed = options_.extract == Extract::kBoxed;
     // The joined boxes are read where the gold answer has several values.
-    if (i > 0 && decided && boxed && !HasSeveral(*gold) && gold->kind != Kind::kSequence) break;
-    if ((*parsed)->kind == Kind::kText && gold->kind != Kind::kText && !IsChoice(*gold) &&
-        i + 1 < answer.readings.size() && !boxed)
+    if (i > 0 && decided && boxed && !HasSeveral(*gold.node) && gold.node->kind != Kind::kSequence)
+      break;
+    // Words wait for a reading that is mathematics, where the gold answer is.
+    if (!boxed && (*parsed)->kind == Kind::kText && gold.node->kind != Kind::kText &&
+        !IsChoice(*gold.node) && i + 1 < answer.readings.size())
       continue;
-    Comparison comparison = math::Compare(*gold, **parsed, options_.comparison, &work, &arena);
-    // "1,234" may be two numbers: in the gold answer, in the response's, or in both.
-    for (int commas = 1; commas < 4 && !comparison.equal; ++commas) {
-      const bool split_gold = (commas & 1) != 0, split_answer = (commas & 2) != 0;
-      if ((split_gold && !math::HasCommaGroups(gold_reading)) ||
-          (split_answer && !math::HasCommaGroups(reading)))
-        continue;
-      if (split_gold != split_answer && !(split_gold ? HasSeveral(**parsed) : HasSeveral(*gold)))
-        continue;
-      auto g = math::ParseAnswer(gold_reading, {!split_gold}, options_.limits, &arena);
-      auto a = math::ParseAnswer(reading, {!split_answer}, options_.limits, &arena);
-      if (g.ok() && a.ok()) {
-        Comparison again = math::Compare(**g, **a, options_.comparison, &work, &arena);
-        if (again.equal) comparison = again;
-      }
-    }
-    if (!comparison.equal && IsChoice(*gold)) {
-      std::string choice = LeadingChoice(reading);
-      if (!choice.empty() && absl::EqualsIgnoreCase(choice, gold->name))
-        comparison = {true, "text", "the same choice"};
-    }
-    // "\\int_0^1 2\\,dx = 2", "\\det A = 2": what stands left of the last sign of equality need not
-    // be understood.
-    if (!comparison.equal && (*parsed)->kind == Kind::kText && gold->kind != Kind::kText) {
-      if (size_t sign = reading.rfind('='); sign != std::string::npos) {
-        auto a = math::ParseAnswer(reading.substr(sign + 1), {}, options_.limits, &arena);
-        if (a.ok() && (*a)->kind != Kind::kText)
-          comparison = math::Compare(*gold, **a, options_.comparison, &work, &arena);
-      }
-    }
-    // A choice in front of what it says: (B) 12 for 12.
-    if (!comparison.equal && !IsChoice(*gold) && !LeadingChoice(reading).empty() &&
-        LeadingChoice(gold_reading).empty()) {
-      const size_t letter = reading.find(LeadingChoice(reading));
-      const size_t rest = reading.find_first_not_of(" .:)}\\~", letter + 1);
-      if (rest != std::string::npos) {
-        auto a = math::ParseAnswer(reading.substr(rest), {}, options_.limits, &arena);
-        if (a.ok() && (*a)->kind != Kind::kText)
-          comparison = math::Compare(*gold, **a, options_.comparison, &work, &arena);
-      }
-    }
-    if (std::string polarity = Polarity(gold_reading);
-        !comparison.equal && !polarity.empty() && polarity == Polarity(reading))
-      comparison = {true, "text", "the same word, " + polarity};
-    // The gold answer "(A) 5" is the choice, and what it says.
-    if (std::string choice = LeadingChoice(gold_reading);
-        !comparison.equal && !choice.empty() && gold_reading.size() > 4) {
-      const size_t at = gold_reading.find(choice) + 1;
-      std::string rest =
-          gold_reading.substr(gold_reading.find_first_not_of(" .:)}", at) == std::string::npos
-                                  ? gold_reading.size()
-                                  : gold_reading.find_first_not_of(" .:)}", at));
-      for (const std::string& part : {choice, rest}) {
-        auto g = math::ParseAnswer(part, {}, options_.limits, &arena);
-        if (!g.ok() || comparison.equal || absl::StripAsciiWhitespace(part).empty()) continue;
-        comparison = math::Compare(**g, **parsed, options_.comparison, &work, &arena);
-      }
-    }
-    if (work.timed_out())
+    Comparison comparison = comparer.Compare(gold, {text, *parsed});
+    if (comparer.timed_out())
       return absl::DeadlineExceededError("no verdict within the time of a request");
     if (!decided || comparison.equal) {
       result = std::move(comparison);
-      verdict.extracted = Shortened(reading);
+      verdict.extracted = Shortened(text);
     }
     decided = true;
-    if (result.equal || (!boxed && !HasSeveral(*gold))) break;
+    if (result.equal || (!boxed && !HasSeveral(*gold.node))) break;
   }
   verdict.score = result.equal ? 1 : 0;
   verdict.rule = result.rule;

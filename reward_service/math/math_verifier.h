@@ -32,6 +32,8 @@ class MathVerifier final : public TaskVerifier {
   std::string Key() const override;
 
  private:
+  bool IsProse(absl::string_view bare) const;
+
   std::string gold_;                        // as given
   std::vector<std::string> gold_readings_;  // its answer
   MathOptions options_;
