@@ -142,7 +142,7 @@ class Comparer {
       *result = {true, "text", "the same choice"};
   }
 
-  // "\\int_0^1 2\\,dx = 2", "\\det A = 2": what stands left of the last sign of equality need not
+  // "\int_0^1 2\,dx = 2", "\det A = 2": what stands left of the last sign of equality need not
   // be understood.
   void BehindEquality(const Reading& gold, const Reading& answer, Comparison* result) {
     if (answer.node->kind != Kind::kText || gold.node->kind == Kind::kText) return;
