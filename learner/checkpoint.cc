@@ -90,7 +90,7 @@ absl::StatusOr<uint64_t> LoadCheckpoint(const std::string& folder, const std::st
     E3_RETURN_IF_ERROR(CopyAsFloat(view, moments[i].data()));
   }
   trainer.ResetReference();
-  memcpy(policy.parameters(), parameters.data(), size * sizeof(float));
+  policy.UpdateParameters([&](float* to) { memcpy(to, parameters.data(), size * sizeof(float)); });
   trainer.optimizer().first_moment() = std::move(moments[0]);
   trainer.optimizer().second_moment() = std::move(moments[1]);
   trainer.reference_parameters() = std::move(moments[2]);

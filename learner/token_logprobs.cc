@@ -4,12 +4,14 @@
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/index_select.h>
-#include <ATen/ops/linear.h>
-#include <ATen/ops/logsumexp.h>
+#include <ATen/ops/mm.h>
 #include <ATen/ops/zeros_like.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
+#include <vector>
+
+#include "model/log_softmax.h"
 
 namespace e3 {
 namespace {
@@ -20,63 +22,62 @@ using torch::autograd::variable_list;
 // Rows of logits held at once: 64 MiB of floats.
 int64_t ChunkRows(int64_t vocab) { return std::max<int64_t>(16, (int64_t{16} << 20) / vocab); }
 
-// ln softmax(hidden lm_head^T / T) of some rows, [rows, V].
-at::Tensor LogSoftmax(const at::Tensor& hidden, const at::Tensor& lm_head, double temperature) {
-  at::Tensor scores = at::linear(hidden, lm_head);
-  if (temperature != 1) scores.mul_(1 / temperature);
-  return scores.sub_(at::logsumexp(scores, {-1}, /*keepdim=*/true));
-}
-
 class TokenLogprobsFunction : public torch::autograd::Function<TokenLogprobsFunction> {
  public:
   static variable_list forward(AutogradContext* context, const at::Tensor& hidden,
-                               const at::Tensor& lm_head, const at::Tensor& targets,
-                               double temperature) {
-    const int64_t n = hidden.size(0), chunk = ChunkRows(lm_head.size(0));
+                               const at::Tensor& weight, const Projection* lm_head,
+                               const at::Tensor& targets, double temperature) {
+    const int64_t n = hidden.size(0), vocab = weight.size(0), chunk = ChunkRows(vocab);
     at::Tensor logprobs = at::empty({n}, hidden.options()),
                entropies = at::empty({n}, hidden.options());
+    std::vector<SoftmaxRow> softmax(static_cast<size_t>(std::min(n, chunk)));
     for (int64_t begin = 0; begin < n; begin += chunk) {
       const int64_t rows = std::min(chunk, n - begin);
-      at::Tensor log_p = LogSoftmax(hidden.narrow(0, begin, rows), lm_head, temperature);
-      logprobs.narrow(0, begin, rows)
-          .copy_(log_p.gather(1, targets.narrow(0, begin, rows).unsqueeze(1)).squeeze(1));
-      entropies.narrow(0, begin, rows).copy_(log_p.exp().mul_(log_p).sum(-1).neg_());
+      at::Tensor logits = Linear(hidden.narrow(0, begin, rows), *lm_head);
+      const float* z = logits.const_data_ptr<float>();
+      ComputeSoftmaxRows(z, rows, vocab, InverseTemperature(temperature), softmax.data());
+      for (int64_t r = 0; r < rows; ++r) {
+        const SoftmaxRow& row = softmax[static_cast<size_t>(r)];
+        const int64_t target = targets.const_data_ptr<int64_t>()[begin + r];
+        logprobs.mutable_data_ptr<float>()[begin + r] = row.LogProbability(z[r * vocab + target]);
+        entropies.mutable_data_ptr<float>()[begin + r] = static_cast<float>(row.entropy);
+      }
     }
-    context->save_for_backward({hidden, lm_head, targets, entropies});
+    context->save_for_backward({hidden, weight, targets});
+    context->saved_data["lm_head"] = reinterpret_cast<int64_t>(lm_head);
     context->saved_data["temperature"] = temperature;
     return {logprobs, entropies};
   }
 
   static variable_list backward(AutogradContext* context, variable_list gradients) {
     variable_list saved = context->get_saved_variables();
-    const at::Tensor &hidden = saved[0], &lm_head = saved[1], &targets = saved[2],
-                     &entropies = saved[3];
+    const at::Tensor &hidden = saved[0], &weight = saved[1], &targets = saved[2];
+    const auto* lm_head =
+        reinterpret_cast<const Projection*>(context->saved_data["lm_head"].toInt());
     const double temperature = context->saved_data["temperature"].toDouble();
-    const int64_t n = hidden.size(0), chunk = ChunkRows(lm_head.size(0));
-    at::Tensor d_hidden = at::empty_like(hidden), d_lm_head = at::zeros_like(lm_head);
-    const bool has_logprob = gradients[0].defined(), has_entropy = gradients[1].defined();
+    const int64_t n = hidden.size(0), vocab = weight.size(0), chunk = ChunkRows(vocab);
+    at::Tensor d_hidden = at::empty_like(hidden), d_weight = at::zeros_like(weight);
+    auto gradient = [&](size_t i, int64_t r) {
+      return gradients[i].defined() ? gradients[i].const_data_ptr<float>()[r] : 0.0f;
+    };
+    for (at::Tensor& g : gradients) {
+      if (g.defined()) g = g.contiguous();
+    }
+    std::vector<SoftmaxRowGradient> rows_gradients(static_cast<size_t>(std::min(n, chunk)));
     for (int64_t begin = 0; begin < n; begin += chunk) {
       const int64_t rows = std::min(chunk, n - begin);
       at::Tensor h = hidden.narrow(0, begin, rows);
-      at::Tensor log_p = LogSoftmax(h, lm_head, temperature);
-      at::Tensor p = log_p.exp();
-      // With z the scaled logits: d logp[t] / dz = onehot(t) - p, and d entropy / dz = -p (log p +
-      // entropy).
-      at::Tensor dz = at::zeros_like(p);
-      if (has_logprob) {
-        at::Tensor g = gradients[0].narrow(0, begin, rows).unsqueeze(1);
-        dz.addcmul_(p, g, -1);
-        dz.scatter_add_(1, targets.narrow(0, begin, rows).unsqueeze(1), g.contiguous());
+      at::Tensor d_logits = Linear(h, *lm_head);
+      for (int64_t r = 0; r < rows; ++r) {
+        rows_gradients[static_cast<size_t>(r)] = {targets.const_data_ptr<int64_t>()[begin + r],
+                                                  gradient(0, begin + r), gradient(1, begin + r)};
       }
-      if (has_entropy) {
-        at::Tensor g = gradients[1].narrow(0, begin, rows).unsqueeze(1);
-        dz.addcmul_(p.mul_(log_p.add_(entropies.narrow(0, begin, rows).unsqueeze(1))), g, -1);
-      }
-      if (temperature != 1) dz.mul_(1 / temperature);
-      d_hidden.narrow(0, begin, rows).copy_(dz.mm(lm_head));
-      d_lm_head.addmm_(dz.t(), h);
+      SoftmaxRowsBackward(d_logits.mutable_data_ptr<float>(), rows, vocab,
+                          InverseTemperature(temperature), rows_gradients.data());
+      d_hidden.narrow(0, begin, rows).copy_(d_logits.mm(weight));
+      d_weight.addmm_(d_logits.t(), h);
     }
-    return {d_hidden, d_lm_head, at::Tensor(), at::Tensor()};
+    return {d_hidden, d_weight, at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };
 
@@ -87,9 +88,10 @@ at::Tensor View(const std::vector<int64_t>& ids) {
 
 }  // namespace
 
-TokenLogprobs ComputeTokenLogprobs(const at::Tensor& hidden, const at::Tensor& lm_head,
+TokenLogprobs ComputeTokenLogprobs(const at::Tensor& hidden, const Projection& lm_head,
                                    const at::Tensor& targets, double temperature) {
-  variable_list out = TokenLogprobsFunction::apply(hidden, lm_head, targets, temperature);
+  variable_list out = TokenLogprobsFunction::apply(hidden.contiguous(), lm_head.weight, &lm_head,
+                                                   targets, temperature);
   return {out[0], out[1]};
 }
 

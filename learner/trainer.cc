@@ -20,7 +20,8 @@ double OptimizerStep(Transformer& model, AdamW& optimizer, const AdamWOptions& o
   if (!std::isfinite(norm)) return norm;
   const double scale =
       max_grad_norm > 0 && norm > max_grad_norm ? max_grad_norm / (norm + 1e-6) : 1.0;
-  optimizer.Step(options, model.gradients(), scale, model.parameters());
+  model.UpdateParameters(
+      [&](float* parameters) { optimizer.Step(options, model.gradients(), scale, parameters); });
   return norm;
 }
 
@@ -88,8 +89,9 @@ UpdateStatistics Trainer::Update(const std::vector<const TrainingRollout*>& all_
       at::NoGradGuard no_grad;
       if (reference_ == nullptr) {
         reference_ = std::make_unique<Transformer>(policy_->config());
-        std::copy(reference_parameters_.begin(), reference_parameters_.end(),
-                  reference_->parameters());
+        reference_->UpdateParameters([&](float* parameters) {
+          std::copy(reference_parameters_.begin(), reference_parameters_.end(), parameters);
+        });
       }
       tokens.ref_logprobs = ForwardLogprobs(*reference_, batch, temperature).logprobs;
     }

@@ -86,6 +86,9 @@ absl::StatusOr<ModelConfig> Parse(const Json& json) {
     if (value < 1 || value > (int64_t{1} << 31))
       return absl::InvalidArgumentError(absl::StrCat(name, " is ", value));
   }
+  if (config.hidden_size % 8 != 0 || config.intermediate_size % 8 != 0) {
+    return absl::InvalidArgumentError("hidden_size and intermediate_size must be multiples of 8");
+  }
   Json head_dim = json.value("head_dim", Json());
   config.head_dim =
       head_dim.is_null() ? config.hidden_size / config.num_heads : head_dim.get<int64_t>();

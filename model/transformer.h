@@ -6,6 +6,7 @@
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -13,7 +14,9 @@
 #include "absl/status/statusor.h"
 #include "model/attention.h"
 #include "model/config.h"
+#include "model/operators.h"
 #include "model/parameters.h"
+#include "model/row_kernels.h"
 
 namespace e3 {
 
@@ -36,13 +39,14 @@ class Transformer {
   // hidden [M, hidden_size] -> [M, vocab_size].
   at::Tensor Logits(const at::Tensor& hidden) const;
   // The output embedding [vocab_size, hidden_size] (the input embedding when they are tied).
-  const at::Tensor& lm_head() const { return lm_head_; }
+  const Projection& lm_head() const { return lm_head_; }
 
   const ModelConfig& config() const { return config_; }
   const ParameterLayout& layout() const { return layout_; }
-  // All parameters; layout().size() floats. Writing them changes the model.
-  float* parameters() { return flat_.mutable_data_ptr<float>(); }
+  // All parameters on the CPU; layout().size() floats.
   const float* parameters() const { return flat_.const_data_ptr<float>(); }
+  // Lets `write` change the parameters in place, then packs the products' copies again.
+  void UpdateParameters(const std::function<void(float*)>& write);
 
   // Makes the parameters differentiable, with gradients accumulated into one flat tensor in the
   // same order. Once.
@@ -52,7 +56,8 @@ class Transformer {
 
  private:
   struct Layer {
-    at::Tensor input_norm, qkv, qkv_bias, q_norm, k_norm, o, post_norm, gate_up, down;
+    at::Tensor input_norm, q_norm, k_norm, post_norm;
+    Projection qkv, o, gate_up, down;
   };
 
   // View of the slots from `first` on as one tensor of `shape`.
@@ -62,15 +67,13 @@ class Transformer {
   template <typename F>
   void ForEachParameter(F f);
 
-  at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight) const;
-  at::Tensor Rope(const at::Tensor& x, const at::Tensor& cos, const at::Tensor& sin) const;
-
   ModelConfig config_;
   ParameterLayout layout_;
   at::Tensor flat_, flat_grad_;
-  at::Tensor embedding_, norm_, lm_head_;
+  at::Tensor embedding_, norm_;
+  Projection lm_head_;
   std::vector<Layer> layers_;
-  at::Tensor inverse_frequencies_;
+  RotaryTable rotary_;
 };
 
 }  // namespace e3

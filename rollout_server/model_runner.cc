@@ -12,15 +12,6 @@
 #include "model/transformer.h"
 
 namespace e3 {
-namespace {
-
-// Matrix products give a row the same bits whatever the number of rows when that is 4, 8 or at
-// least 12 (measured; see docs/performance.md), so that a rollout does not depend on what else is
-// in the batch.
-int64_t PaddedRows(int64_t rows) { return rows <= 4 ? 4 : rows <= 8 ? 8 : rows < 12 ? 12 : rows; }
-
-}  // namespace
-
 // Keys and values of all blocks, by layer: [layers, blocks, 16, num_kv_heads, head_dim].
 struct TransformerRunner::Cache {
   at::Tensor keys, values;
@@ -52,9 +43,6 @@ class PagedAttention final : public Attention {
              v.const_data_ptr<float>() + i * row, bytes);
     }
     at::Tensor out = at::empty_like(q);
-    // Rows that only pad the batch attend to nothing.
-    memset(out.mutable_data_ptr<float>() + tokens * q_row, 0,
-           static_cast<size_t>((q.size(0) - tokens) * q_row) * sizeof(float));
     std::vector<QueryRow> rows(static_cast<size_t>(tokens));
     for (int64_t i = 0; i < tokens; ++i) {
       const size_t t = static_cast<size_t>(i);
@@ -75,12 +63,9 @@ class PagedAttention final : public Attention {
   int64_t layer_stride_;
 };
 
-at::Tensor PaddedIds(const std::vector<int64_t>& ids, int64_t rows) {
-  at::Tensor tensor = at::empty({rows}, at::kLong);
-  int64_t* out = tensor.mutable_data_ptr<int64_t>();
-  std::copy(ids.begin(), ids.end(), out);
-  std::fill(out + ids.size(), out + rows, 0);
-  return tensor;
+at::Tensor Ids(const std::vector<int64_t>& ids) {
+  return at::from_blob(const_cast<int64_t*>(ids.data()), {static_cast<int64_t>(ids.size())},
+                       at::kLong);
 }
 
 }  // namespace
@@ -117,14 +102,10 @@ const float* TransformerRunner::Run(const Batch& batch) {
       }
     }
   }
-  const int64_t rows = PaddedRows(static_cast<int64_t>(batch.token_ids.size()));
   PagedAttention attention(batch, keys, values, layer_stride);
-  at::Tensor hidden =
-      model_->Hidden(PaddedIds(batch.token_ids, rows), PaddedIds(batch.positions, rows), attention);
-  const int64_t wanted = static_cast<int64_t>(batch.logit_rows.size());
-  if (wanted == 0) return nullptr;
-  cache_->logits =
-      model_->Logits(at::index_select(hidden, 0, PaddedIds(batch.logit_rows, PaddedRows(wanted))));
+  at::Tensor hidden = model_->Hidden(Ids(batch.token_ids), Ids(batch.positions), attention);
+  if (batch.logit_rows.empty()) return nullptr;
+  cache_->logits = model_->Logits(at::index_select(hidden, 0, Ids(batch.logit_rows)));
   return cache_->logits.const_data_ptr<float>();
 }
 

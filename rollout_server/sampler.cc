@@ -4,56 +4,11 @@
 #include <cmath>
 #include <numeric>
 
-#include "model/vector_math.h"
+#include "model/log_softmax.h"
 #include "services/runtime/philox.h"
 
 namespace e3 {
 namespace {
-
-// Weights e^((logit - max) / T) of a row, padded with zeros to whole vectors, and what the outputs
-// need of them.
-struct Weights {
-  std::vector<float> weight;
-  double sum = 0;
-  double weighted_score = 0;  // sum of weight * (logit - max) / T
-  float max_logit = 0;
-  int64_t argmax = 0;
-};
-
-void ComputeWeights(const float* logits, int64_t n, float inverse_temperature, Weights* out) {
-  out->argmax = std::max_element(logits, logits + n) - logits;
-  out->max_logit = logits[out->argmax];
-  out->weight.resize(static_cast<size_t>((n + kLanes - 1) / kLanes * kLanes));
-  out->sum = out->weighted_score = 0;
-  float* w = out->weight.data();
-  for (int64_t i = 0; i < n; i += 512) {
-    // Partial sums in float, totals in double: exact enough for any vocabulary.
-    const int64_t end = std::min<int64_t>(i + 512, n);
-    Vec sum = Splat(0), scores = Splat(0);
-    int64_t j = i;
-    for (; j + kLanes <= end; j += kLanes) {
-      Vec score = (Load(logits + j) - Splat(out->max_logit)) * Splat(inverse_temperature);
-      Vec e = Exp(score);
-      Store(w + j, e);
-      sum += e;
-      scores += e * score;
-    }
-    if (j < end) {
-      float tail[kLanes];
-      std::fill(tail, tail + kLanes, -INFINITY);
-      std::copy(logits + j, logits + end, tail);
-      Vec score = (Load(tail) - Splat(out->max_logit)) * Splat(inverse_temperature);
-      Vec present = score == Splat(-INFINITY) ? Splat(0) : Splat(1);
-      score = score == Splat(-INFINITY) ? Splat(0) : score;
-      Vec e = Exp(score) * present;
-      Store(w + j, e);
-      sum += e;
-      scores += e * score;
-    }
-    out->sum += Sum(sum);
-    out->weighted_score += Sum(scores);
-  }
-}
 
 // Sets the weights that top-k, top-p and min-p (in this order) drop to zero; returns what is left.
 double Truncate(const SamplingParams& sampling, int64_t n, double sum, std::vector<float>& weight) {
@@ -103,22 +58,18 @@ int64_t InverseCdf(const std::vector<float>& weight, int64_t n, double threshold
   return last;  // rounding left the threshold a hair above the total
 }
 
-Draw SampleToken(const DrawRequest& request, int64_t n, Weights& weights) {
-  const bool greedy = request.sampling.temperature <= 0;
-  const float inverse_temperature =
-      greedy ? 1.0f : static_cast<float>(1.0 / request.sampling.temperature);
-  ComputeWeights(request.logits, n, inverse_temperature, &weights);
-  const double log_sum = std::log(weights.sum);
-  int64_t token = weights.argmax;
-  if (!greedy) {
-    double total = Truncate(request.sampling, n, weights.sum, weights.weight);
+Draw SampleToken(const DrawRequest& request, int64_t n, std::vector<float>& weights) {
+  weights.resize(static_cast<size_t>(n) + 7);
+  const SoftmaxRow row = ComputeSoftmaxRow(
+      request.logits, n, InverseTemperature(request.sampling.temperature), weights.data());
+  int64_t token = row.argmax;
+  if (request.sampling.temperature > 0) {
+    double total = Truncate(request.sampling, n, row.sum, weights);
     double u = UniformDouble(request.seed, request.position, request.sample);
-    token = InverseCdf(weights.weight, n, u * total);
+    token = InverseCdf(weights, n, u * total);
   }
-  double score =
-      (static_cast<double>(request.logits[token]) - weights.max_logit) * inverse_temperature;
-  return {static_cast<uint32_t>(token), static_cast<float>(score - log_sum),
-          static_cast<float>(log_sum - weights.weighted_score / weights.sum)};
+  return {static_cast<uint32_t>(token), row.LogProbability(request.logits[token]),
+          static_cast<float>(row.entropy)};
 }
 
 }  // namespace
@@ -128,7 +79,7 @@ std::vector<Draw> SampleTokens(const std::vector<DrawRequest>& requests, int64_t
   const int64_t n = static_cast<int64_t>(requests.size());
 #pragma omp parallel
   {
-    Weights weights;
+    std::vector<float> weights;
 #pragma omp for schedule(dynamic, 4)
     for (int64_t i = 0; i < n; ++i) {
       draws[static_cast<size_t>(i)] =

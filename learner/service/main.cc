@@ -5,8 +5,10 @@
 
 #include "CLI/CLI.hpp"
 #include "learner/service/learner_service.h"
+#include "model/numerics_check.h"
 #include "services/runtime/log.h"
 #include "services/runtime/server_process.h"
+#include "services/runtime/startup_check.h"
 
 int main(int argc, char** argv) {
   CLI::App app{"e3 learner: GRPO on rollouts, step by durable step"};
@@ -30,6 +32,7 @@ int main(int argc, char** argv) {
   e3::ServerProcess process("learner", flags);
   at::set_num_threads(
       threads > 0 ? threads : static_cast<int>(std::max(1u, std::thread::hardware_concurrency())));
+  e3::ReportStartupCheck("numerics", e3::CheckNumerics());
   auto store = e3::Store::Open(state + "/db");
   if (!store.ok()) {
     e3::Log("error", "cannot open the database",

@@ -167,7 +167,8 @@ absl::Status EngineThread::SetParameters(const std::vector<float>& parameters,
       status = absl::AbortedError("the model changed during the upload");
       return;
     }
-    memcpy(model_->parameters(), parameters.data(), parameters.size() * sizeof(float));
+    model_->UpdateParameters(
+        [&](float* to) { memcpy(to, parameters.data(), parameters.size() * sizeof(float)); });
     std::lock_guard<std::mutex> lock(mutex_);
     *status_.mutable_weights() = version;
   });

@@ -1,10 +1,12 @@
 // e3-rollout-server: generates rollouts within token budgets.
 #include "CLI/CLI.hpp"
+#include "model/numerics_check.h"
 #include "model/transformer.h"
 #include "rollout_server/service/engine_thread.h"
 #include "rollout_server/service/rollout_service.h"
 #include "services/runtime/log.h"
 #include "services/runtime/server_process.h"
+#include "services/runtime/startup_check.h"
 
 int main(int argc, char** argv) {
   CLI::App app{"e3 rollout server: continuous batching over a paged KV cache"};
@@ -28,6 +30,7 @@ int main(int argc, char** argv) {
   CLI11_PARSE(app, argc, argv);
 
   e3::ServerProcess process("rollout-server", flags);
+  e3::ReportStartupCheck("numerics", e3::CheckNumerics());
   e3::EngineThread engine(options);
   if (!model_path.empty()) {
     auto model = e3::Transformer::Load(model_path);

@@ -276,11 +276,15 @@ absl::Status RunSftFile(const SftOptions& o) {
   if (config.eos_token_ids.empty())
     return absl::InvalidArgumentError(absl::StrCat(spec.model(), " names no eos_token_id"));
   Transformer model(config);
-  if (spec.from_scratch()) {
-    InitializeParameters(spec.seed(), model.layout(), model.parameters());
-  } else {
-    E3_RETURN_IF_ERROR(LoadParameters(spec.model(), config, model.layout(), model.parameters()));
-  }
+  absl::Status loaded;
+  model.UpdateParameters([&](float* parameters) {
+    if (spec.from_scratch()) {
+      InitializeParameters(spec.seed(), model.layout(), parameters);
+    } else {
+      loaded = LoadParameters(spec.model(), config, model.layout(), parameters);
+    }
+  });
+  E3_RETURN_IF_ERROR(loaded);
   SequenceEncoder encoder(prompts.get(), spec.data().prompting(), config.eos_token_ids[0]);
   std::unique_ptr<FileBatches> files;
   std::unique_ptr<TraceBatches> traces;

@@ -1,0 +1,230 @@
+#include "model/operators.h"
+
+#include <ATen/core/grad_mode.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <ATen/ops/linear.h>
+#include <ATen/ops/mean.h>
+#include <ATen/ops/mm.h>
+#include <ATen/ops/rsqrt.h>
+#include <ATen/ops/silu.h>
+#include <ATen/ops/square.h>
+#include <ATen/ops/sum.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
+#include <torch/csrc/autograd/custom_function.h>
+
+namespace e3 {
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::Function;
+using torch::autograd::variable_list;
+
+thread_local bool composed_operators = false;
+
+const float* Data(const at::Tensor& t) { return t.const_data_ptr<float>(); }
+const float* DataOrNull(const at::Tensor& t) {
+  return t.defined() ? t.const_data_ptr<float>() : nullptr;
+}
+float* Out(at::Tensor& t) { return t.mutable_data_ptr<float>(); }
+
+bool NeedsGradient(const at::Tensor& x, const at::Tensor& weight) {
+  return at::GradMode::is_enabled() &&
+         (x.requires_grad() || (weight.defined() && weight.requires_grad()));
+}
+
+// --- products ---
+
+at::Tensor Multiply(const at::Tensor& x, const PackedMatrix& packed, const at::Tensor& bias) {
+  at::Tensor in = x.contiguous();
+  at::Tensor y = at::empty({in.size(0), packed.outputs()}, in.options());
+  packed.Multiply(Data(in), in.size(0), DataOrNull(bias), Out(y));
+  return y;
+}
+
+class LinearFunction : public Function<LinearFunction> {
+ public:
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
+                            const std::optional<at::Tensor>& bias, const PackedMatrix* packed) {
+    context->save_for_backward({x, weight});
+    context->saved_data["bias"] = bias.has_value();
+    return Multiply(x, *packed, bias.value_or(at::Tensor()));
+  }
+  static variable_list backward(AutogradContext* context, variable_list d_ys) {
+    variable_list saved = context->get_saved_variables();
+    at::Tensor d_y = d_ys[0].contiguous();
+    return {d_y.mm(saved[1]), d_y.t().mm(saved[0]),
+            context->saved_data["bias"].toBool() ? d_y.sum(0) : at::Tensor(), at::Tensor()};
+  }
+};
+
+// --- RMS norm ---
+
+class RmsNormFunction : public Function<RmsNormFunction> {
+ public:
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
+                            double epsilon) {
+    at::Tensor y = at::empty_like(x), scale = at::empty({x.size(0)}, x.options());
+    RmsNormRows(Data(x), x.size(0), x.size(1), Data(weight), static_cast<float>(epsilon), Out(y),
+                Out(scale));
+    context->save_for_backward({x, weight, scale});
+    return y;
+  }
+  static variable_list backward(AutogradContext* context, variable_list d_ys) {
+    variable_list saved = context->get_saved_variables();
+    const at::Tensor &x = saved[0], &weight = saved[1], &scale = saved[2];
+    at::Tensor d_y = d_ys[0].contiguous(), d_x = at::empty_like(x),
+               d_weight = at::zeros_like(weight);
+    RmsNormRowsBackward(Data(x), x.size(0), x.size(1), Data(weight), Data(scale), Data(d_y),
+                        Out(d_x), Out(d_weight));
+    return {d_x, d_weight, at::Tensor()};
+  }
+};
+
+at::Tensor ComposedRmsNorm(const at::Tensor& x, const at::Tensor& weight, double epsilon) {
+  return x * at::rsqrt(at::mean(at::square(x), {-1}, /*keepdim=*/true) + epsilon) * weight;
+}
+
+// --- heads ---
+
+HeadRows Shape(const at::Tensor& qkv, const HeadColumns& columns, const at::Tensor& norm,
+               double epsilon) {
+  return {qkv.size(0),   columns.heads,    columns.head_dim,
+          qkv.stride(0), DataOrNull(norm), static_cast<float>(epsilon)};
+}
+
+class NormRotateFunction : public Function<NormRotateFunction> {
+ public:
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& qkv,
+                            const std::optional<at::Tensor>& norm, const HeadColumns& columns,
+                            double epsilon, const at::Tensor& positions,
+                            const RotaryTable* table) {
+    const int64_t n = qkv.size(0);
+    at::Tensor y = at::empty({n, columns.heads, columns.head_dim}, qkv.options());
+    at::Tensor scale = at::empty({n, norm ? columns.heads : 0}, qkv.options());
+    at::Tensor weight = norm.value_or(at::Tensor());
+    NormRotateRows(Shape(qkv, columns, weight, epsilon), Data(qkv) + columns.first,
+                   positions.const_data_ptr<int64_t>(), *table, Out(y), Out(scale));
+    context->save_for_backward({qkv, weight, positions, scale});
+    context->saved_data["columns"] =
+        std::vector<int64_t>{columns.first, columns.heads, columns.head_dim};
+    context->saved_data["table"] = reinterpret_cast<int64_t>(table);
+    return y;
+  }
+  static variable_list backward(AutogradContext* context, variable_list d_ys) {
+    variable_list saved = context->get_saved_variables();
+    const at::Tensor &qkv = saved[0], &norm = saved[1], &positions = saved[2], &scale = saved[3];
+    std::vector<int64_t> c = context->saved_data["columns"].toIntVector();
+    const auto* table =
+        reinterpret_cast<const RotaryTable*>(context->saved_data["table"].toInt());
+    at::Tensor d_y = d_ys[0].contiguous(), d_qkv = at::zeros_like(qkv);
+    at::Tensor d_norm = norm.defined() ? at::zeros_like(norm) : at::Tensor();
+    NormRotateRowsBackward(Shape(qkv, {c[0], c[1], c[2]}, norm, 0), Data(qkv) + c[0],
+                           positions.const_data_ptr<int64_t>(), *table, Data(scale), Data(d_y),
+                           Out(d_qkv) + c[0], norm.defined() ? Out(d_norm) : nullptr);
+    return {d_qkv, d_norm, at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
+  }
+};
+
+at::Tensor ComposedNormRotate(const at::Tensor& qkv, const HeadColumns& columns,
+                              const at::Tensor& norm, double epsilon, const at::Tensor& positions,
+                              const RotaryTable& table) {
+  const int64_t n = qkv.size(0), half = columns.head_dim / 2;
+  at::Tensor x = qkv.narrow(1, columns.first, columns.heads * columns.head_dim)
+                     .view({n, columns.heads, columns.head_dim});
+  if (norm.defined()) x = ComposedRmsNorm(x, norm, epsilon);
+  // The rows of the table come from the host: the same angles on every device.
+  at::Tensor ids = positions.cpu();
+  at::Tensor angles = at::empty({n, 1, columns.head_dim}, at::kFloat);
+  for (int64_t i = 0; i < n; ++i) {
+    const float* row = table.Row(ids.const_data_ptr<int64_t>()[i]);
+    std::copy(row, row + columns.head_dim, Out(angles) + i * columns.head_dim);
+  }
+  angles = angles.to(qkv.device(), qkv.scalar_type());
+  at::Tensor cos = angles.narrow(2, 0, half), sin = angles.narrow(2, half, half);
+  at::Tensor first = x.narrow(2, 0, half), second = x.narrow(2, half, half);
+  return at::cat({first * cos - second * sin, second * cos + first * sin}, -1);
+}
+
+// --- SwiGLU ---
+
+class SwiGluFunction : public Function<SwiGluFunction> {
+ public:
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& gate_up) {
+    context->save_for_backward({gate_up});
+    const int64_t dim = gate_up.size(1) / 2;
+    at::Tensor y = at::empty({gate_up.size(0), dim}, gate_up.options());
+    SwiGluRows(Data(gate_up), gate_up.size(0), dim, Out(y));
+    return y;
+  }
+  static variable_list backward(AutogradContext* context, variable_list d_ys) {
+    at::Tensor gate_up = context->get_saved_variables()[0];
+    at::Tensor d_y = d_ys[0].contiguous(), d_gate_up = at::empty_like(gate_up);
+    SwiGluRowsBackward(Data(gate_up), gate_up.size(0), gate_up.size(1) / 2, Data(d_y),
+                       Out(d_gate_up));
+    return {d_gate_up};
+  }
+};
+
+}  // namespace
+
+ComposedOperatorsGuard::ComposedOperatorsGuard() : before_(composed_operators) {
+  composed_operators = true;
+}
+ComposedOperatorsGuard::~ComposedOperatorsGuard() { composed_operators = before_; }
+
+bool UsesFusedOperators(const at::Tensor& x) {
+  return !composed_operators && x.device().is_cpu() && x.scalar_type() == at::kFloat;
+}
+
+void Projection::Pack() {
+  if (!weight.device().is_cpu() || weight.scalar_type() != at::kFloat) return;
+  if (packed.empty()) packed = PackedMatrix(weight.size(0), weight.size(1));
+  packed.Pack(Data(weight));
+}
+
+at::Tensor Linear(const at::Tensor& x, const Projection& p) {
+  std::optional<at::Tensor> bias = p.bias.defined() ? std::optional(p.bias) : std::nullopt;
+  if (!UsesFusedOperators(x)) return at::linear(x, p.weight, bias);
+  if (!NeedsGradient(x, p.weight)) return Multiply(x, p.packed, p.bias);
+  return LinearFunction::apply(x.contiguous(), p.weight, bias, &p.packed);
+}
+
+at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double epsilon) {
+  if (!UsesFusedOperators(x)) return ComposedRmsNorm(x, weight, epsilon);
+  at::Tensor in = x.contiguous();
+  if (NeedsGradient(x, weight)) return RmsNormFunction::apply(in, weight, epsilon);
+  at::Tensor y = at::empty_like(in);
+  RmsNormRows(Data(in), in.size(0), in.size(1), Data(weight), static_cast<float>(epsilon), Out(y),
+              nullptr);
+  return y;
+}
+
+at::Tensor NormRotate(const at::Tensor& qkv, const HeadColumns& columns, const at::Tensor& norm,
+                      double epsilon, const at::Tensor& positions, const RotaryTable& table) {
+  if (!UsesFusedOperators(qkv))
+    return ComposedNormRotate(qkv, columns, norm, epsilon, positions, table);
+  if (NeedsGradient(qkv, norm)) {
+    return NormRotateFunction::apply(qkv.contiguous(),
+                                     norm.defined() ? std::optional(norm) : std::nullopt, columns,
+                                     epsilon, positions, &table);
+  }
+  at::Tensor y = at::empty({qkv.size(0), columns.heads, columns.head_dim}, qkv.options());
+  NormRotateRows(Shape(qkv, columns, norm, epsilon), Data(qkv) + columns.first,
+                 positions.const_data_ptr<int64_t>(), table, Out(y), nullptr);
+  return y;
+}
+
+at::Tensor SwiGlu(const at::Tensor& gate_up) {
+  const int64_t dim = gate_up.size(1) / 2;
+  if (!UsesFusedOperators(gate_up))
+    return at::silu(gate_up.narrow(1, 0, dim)) * gate_up.narrow(1, dim, dim);
+  if (NeedsGradient(gate_up, at::Tensor())) return SwiGluFunction::apply(gate_up.contiguous());
+  at::Tensor y = at::empty({gate_up.size(0), dim}, gate_up.options());
+  SwiGluRows(Data(gate_up), gate_up.size(0), dim, Out(y));
+  return y;
+}
+
+}  // namespace e3

@@ -1,0 +1,63 @@
+// The transformer's operators. On the CPU in fp32 they are the fused kernels of packed_matrix.h and
+// row_kernels.h, whose bits depend on nothing but the row; elsewhere (CUDA, double precision) they
+// are composed from LibTorch's own operators. Differentiable either way.
+#ifndef E3_MODEL_OPERATORS_H_
+#define E3_MODEL_OPERATORS_H_
+
+#include <ATen/TensorOperators.h>
+#include <ATen/core/Tensor.h>
+
+#include "model/packed_matrix.h"
+#include "model/row_kernels.h"
+
+namespace e3 {
+
+// The weight [outputs, inputs] of a product, its bias [outputs] (undefined: none), and the packed
+// copy that products on the CPU are made with.
+struct Projection {
+  at::Tensor weight;
+  at::Tensor bias;
+  PackedMatrix packed;  // empty where LibTorch makes the product
+
+  // Takes the weight's present values into the packed copy. On the CPU in fp32 only; else nothing.
+  void Pack();
+};
+
+// x [N, inputs] -> [N, outputs].
+at::Tensor Linear(const at::Tensor& x, const Projection& projection);
+
+// x [N, dim] / rms(x) * weight [dim].
+at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double epsilon);
+
+// What turns the columns of `qkv` [N, …] from `first` on into query or key heads.
+struct HeadColumns {
+  int64_t first;
+  int64_t heads;
+  int64_t head_dim;
+};
+
+// The heads [N, heads, head_dim], normalised with `norm` [head_dim] (undefined: not) and rotated by
+// `positions` (int64 [N]).
+at::Tensor NormRotate(const at::Tensor& qkv, const HeadColumns& columns, const at::Tensor& norm,
+                      double epsilon, const at::Tensor& positions, const RotaryTable& table);
+
+// gate_up [N, 2 dim] -> silu(gate) * up, [N, dim].
+at::Tensor SwiGlu(const at::Tensor& gate_up);
+
+// Composes all operators from LibTorch's own, also on the CPU, while it lives: for tests of what
+// runs on other devices. Of the calling thread.
+class ComposedOperatorsGuard {
+ public:
+  ComposedOperatorsGuard();
+  ~ComposedOperatorsGuard();
+
+ private:
+  bool before_;
+};
+
+// Whether the kernels of this project compute with `x`.
+bool UsesFusedOperators(const at::Tensor& x);
+
+}  // namespace e3
+
+#endif  // E3_MODEL_OPERATORS_H_

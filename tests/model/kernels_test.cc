@@ -1,0 +1,101 @@
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "model/log_softmax.h"
+#include "model/packed_matrix.h"
+#include "model/packed_matrix_kernel.h"
+#include "model/row_kernels.h"
+#include "services/runtime/philox.h"
+
+namespace e3 {
+namespace {
+
+std::vector<float> Random(int64_t n, uint64_t seed) {
+  std::vector<float> v(static_cast<size_t>(n));
+  for (size_t i = 0; i < v.size(); ++i)
+    v[i] = static_cast<float>(2 * UniformDouble(seed, i, 0) - 1);
+  return v;
+}
+
+TEST_CASE("a row of a product has the same bits in every batch, and on every width of vectors") {
+  for (auto [outputs, inputs] :
+       {std::pair<int64_t, int64_t>{1, 8}, {265, 128}, {31, 24}, {64, 1}, {577, 640}}) {
+    const std::vector<float> weight = Random(outputs * inputs, 1), bias = Random(outputs, 2);
+    const int64_t most = 150;
+    const std::vector<float> x = Random(most * inputs, 3);
+    PackedMatrix packed(outputs, inputs);
+    packed.Pack(weight.data());
+    std::vector<float> expected(static_cast<size_t>(most * outputs));
+    packed.Multiply(x.data(), most, bias.data(), expected.data());
+    for (int64_t r = 0; r < most; r += 29) {
+      for (int64_t o = 0; o < outputs; ++o) {
+        // One chain of fused multiply-adds over k: not close to it, but it.
+        float sum = 0;
+        for (int64_t k = 0; k < inputs; ++k)
+          sum = std::fma(x[r * inputs + k], weight[o * inputs + k], sum);
+        REQUIRE(expected[r * outputs + o] == sum + bias[o]);
+      }
+    }
+    for (int64_t rows : {1, 2, 3, 5, 6, 7, 11, 12, 13, 64, 149}) {
+      std::vector<float> y(static_cast<size_t>(rows * outputs));
+      packed.Multiply(x.data(), rows, bias.data(), y.data());
+      REQUIRE(memcmp(y.data(), expected.data(), y.size() * sizeof(float)) == 0);
+    }
+    if (!__builtin_cpu_supports("avx512f")) continue;
+    std::vector<float> panel(static_cast<size_t>(inputs * kPanelWidth)), narrow(13 * kPanelWidth),
+        wide(13 * kPanelWidth);
+    for (size_t i = 0; i < panel.size(); ++i) panel[i] = weight[i % weight.size()];
+    PanelProductAvx2(x.data(), inputs, 13, panel.data(), nullptr, narrow.data(), kPanelWidth, 29);
+    PanelProductAvx512(x.data(), inputs, 13, panel.data(), nullptr, wide.data(), kPanelWidth, 29);
+    REQUIRE(narrow == wide);
+  }
+}
+
+TEST_CASE("log-softmax, entropy and their gradients are those of double precision") {
+  for (int64_t n : {1, 7, 8, 265, 1000}) {
+    const int64_t rows = 3;
+    std::vector<float> logits = Random(rows * n, static_cast<uint64_t>(n));
+    for (float& z : logits) z *= 12;
+    const double temperature = 0.7;
+    const float inverse = InverseTemperature(temperature);
+    std::vector<SoftmaxRow> found(rows);
+    ComputeSoftmaxRows(logits.data(), rows, n, inverse, found.data());
+    std::vector<float> d = logits;
+    std::vector<SoftmaxRowGradient> gradients;
+    for (int64_t r = 0; r < rows; ++r)
+      gradients.push_back({(r * 5) % n, 1.5f, r == 0 ? 0.0f : -0.25f});
+    SoftmaxRowsBackward(d.data(), rows, n, inverse, gradients.data());
+    for (int64_t r = 0; r < rows; ++r) {
+      const float* z = logits.data() + r * n;
+      double sum = 0, entropy = 0;
+      for (int64_t i = 0; i < n; ++i) sum += std::exp(z[i] / temperature);
+      auto log_p = [&](int64_t i) { return z[i] / temperature - std::log(sum); };
+      for (int64_t i = 0; i < n; ++i) entropy -= std::exp(log_p(i)) * log_p(i);
+      CHECK(found[r].entropy == Approx(entropy).margin(2e-6));
+      CHECK(z[found[r].argmax] == found[r].max_logit);
+      for (int64_t i = 0; i < n; ++i) {
+        CHECK(found[r].LogProbability(z[i]) == Approx(log_p(i)).margin(3e-6));
+        const double p = std::exp(log_p(i));
+        const double slope = (1.5 * ((i == gradients[r].target) - p) -
+                              gradients[r].d_entropy * p * (log_p(i) + entropy)) /
+                             temperature;
+        CHECK(d[r * n + i] == Approx(slope).margin(4e-6));
+      }
+    }
+  }
+}
+
+TEST_CASE("rotary tables give the same rows in any order") {
+  RotaryTable forwards({1.0f, 0.1f, 0.01f, 0.001f}, 3000);
+  RotaryTable backwards({1.0f, 0.1f, 0.01f, 0.001f}, 3000);
+  for (int64_t p = 2999; p >= 0; p -= 7) backwards.Row(p);
+  for (int64_t p = 0; p < 3000; p += 11) {
+    CHECK(memcmp(forwards.Row(p), backwards.Row(p), 8 * sizeof(float)) == 0);
+    CHECK(forwards.Row(p)[1] == Approx(std::cos(0.1f * static_cast<float>(p))).margin(1e-6));
+  }
+}
+
+}  // namespace
+}  // namespace e3
