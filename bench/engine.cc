@@ -72,6 +72,7 @@ int Main(int argc, char** argv) {
       at::get_num_threads(), new_tokens, "rollouts", "decode tok/s", "ms a step", "products tok/s",
       "ratio");
   for (int64_t n : {1, 8, 32, 128, 512}) {
+    if (argc > 3 && n != std::atoll(argv[3])) continue;
     EngineLimits limits;
     limits.scheduler = {n, 4096};
     limits.num_blocks = static_cast<int32_t>(n * ((64 + new_tokens) / 16 + 2));

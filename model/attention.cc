@@ -28,19 +28,31 @@ at::Tensor Forward(const at::Tensor& query, const at::Tensor& key, const at::Ten
   const int64_t q_stride = shape.num_heads * shape.head_dim,
                 kv_stride = shape.num_kv_heads * shape.head_dim;
 
-  int64_t longest = 0;
-  for (size_t s = 0; s + 1 < offsets.size(); ++s)
-    longest = std::max(longest, offsets[s + 1] - offsets[s]);
   // A packed sequence is a paged one whose blocks follow each other.
-  std::vector<int32_t> blocks(static_cast<size_t>(longest / kKvBlockRows + 1));
-  std::iota(blocks.begin(), blocks.end(), 0);
+  std::vector<int64_t> first_block = {0};
+  int64_t most_blocks = 0;
+  for (size_t s = 0; s + 1 < offsets.size(); ++s) {
+    const int64_t blocks = (offsets[s + 1] - offsets[s] + kKvBlockRows - 1) / kKvBlockRows;
+    most_blocks = std::max(most_blocks, blocks);
+    first_block.push_back(first_block.back() + blocks);
+  }
+  at::Tensor keys = at::empty({first_block.back(), BlockFloats(shape)}, query.options());
+  at::Tensor values = at::empty_like(keys);
+  std::vector<int32_t> block_table(static_cast<size_t>(most_blocks));
+  std::iota(block_table.begin(), block_table.end(), 0);
   std::vector<QueryRow> rows;
   rows.reserve(static_cast<size_t>(query.size(0)));
   for (size_t s = 0; s + 1 < offsets.size(); ++s) {
-    KeyValues kv{key.const_data_ptr<float>() + offsets[s] * kv_stride,
-                 value.const_data_ptr<float>() + offsets[s] * kv_stride, blocks.data()};
+    const int64_t start = first_block[s] * BlockFloats(shape);
+    float* k = keys.mutable_data_ptr<float>() + start;
+    float* v = values.mutable_data_ptr<float>() + start;
     for (int64_t i = offsets[s]; i < offsets[s + 1]; ++i) {
-      rows.push_back({query.const_data_ptr<float>() + i * q_stride, kv, i - offsets[s] + 1,
+      const int64_t position = i - offsets[s];
+      StoreKeyValue(shape, key.const_data_ptr<float>() + i * kv_stride,
+                    value.const_data_ptr<float>() + i * kv_stride, position, k, v);
+      rows.push_back({query.const_data_ptr<float>() + i * q_stride,
+                      {k, v, block_table.data()},
+                      position + 1,
                       out.mutable_data_ptr<float>() + i * q_stride,
                       lse.mutable_data_ptr<float>() + i * shape.num_heads});
     }

@@ -2,11 +2,17 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "model/vector_math.h"
 
 namespace e3 {
 namespace {
+
+// Rows that share a pass over their keys, and query heads a key/value head has at most.
+constexpr int64_t kRunRows = 8, kMaxGroup = 64;
+// Multiply-adds below which waking threads costs more than the work.
+constexpr int64_t kWorthThreads = 1 << 16;
 
 inline int64_t RoundUp(int64_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
 
@@ -53,60 +59,136 @@ inline Softmax ExpInPlace(float* scores, int64_t n) {
   return {m, Sum(sum)};
 }
 
-template <int kVecs>
-void AttendRow(const HeadShape& shape, const QueryRow& row, std::vector<float>& scratch) {
-  const int64_t dim = shape.head_dim, vecs = dim / kLanes;
-  const int64_t group = shape.num_heads / shape.num_kv_heads;
-  const int64_t row_stride = shape.num_kv_heads * dim, block_stride = kKvBlockRows * row_stride;
-  const int64_t padded = RoundUp(row.context);
-  scratch.resize(static_cast<size_t>(group * padded));
-  const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
+// A query head on its way through a run of rows.
+struct QueryHead {
+  const float* query;
+  int64_t context;
+  float* scores;  // then the probabilities
+  float* out;
+  float* lse;
+};
 
-  for (int64_t h = 0; h < shape.num_kv_heads; ++h) {
-    const float* queries = row.query + h * group * dim;
-    float* out = row.out + h * group * dim;
-    for (int64_t j = 0; j < row.context; j += kKvBlockRows) {
-      const float* keys =
-          row.kv.keys + row.kv.block_table[j / kKvBlockRows] * block_stride + h * dim;
-      const int64_t rows = std::min(kKvBlockRows, row.context - j);
-      for (int64_t r = 0; r < rows; ++r) {
-        for (int64_t g = 0; g < group; ++g) {
-          scratch[g * padded + j + r] =
-              Dot<kVecs>(queries + g * dim, keys + r * row_stride, vecs) * scale;
-        }
-      }
+// 16 scores of each of kHeads query heads against a block of transposed keys [dim][16].
+template <int kHeads>
+inline void ScoreBlock(const QueryHead* heads, const float* keys, int64_t dim, float scale,
+                       int64_t first) {
+  Vec low[kHeads], high[kHeads];
+  for (int q = 0; q < kHeads; ++q) low[q] = high[q] = Splat(0);
+  for (int64_t d = 0; d < dim; ++d) {
+    const Vec a = Load(keys + d * kKvBlockRows), b = Load(keys + d * kKvBlockRows + kLanes);
+    for (int q = 0; q < kHeads; ++q) {
+      const Vec x = Splat(heads[q].query[d]);
+      low[q] += x * a;
+      high[q] += x * b;
     }
-    std::fill(out, out + group * dim, 0.0f);
-    for (int64_t g = 0; g < group; ++g) {
-      float* p = scratch.data() + g * padded;
-      Softmax softmax = ExpInPlace(p, row.context);
-      if (row.lse != nullptr) row.lse[h * group + g] = softmax.max + std::log(softmax.sum);
-      const float inverse = 1.0f / softmax.sum;
-      for (int64_t j = 0; j < row.context; ++j) p[j] *= inverse;
+  }
+  for (int q = 0; q < kHeads; ++q) {
+    Store(heads[q].scores + first, low[q] * Splat(scale));
+    Store(heads[q].scores + first + kLanes, high[q] * Splat(scale));
+  }
+}
+
+// out += the first `rows` rows of `values` [16][dim], each by its probability.
+template <int kVecs>
+inline void AddValues(const float* p, const float* values, int64_t rows, int64_t dim, float* out) {
+  if constexpr (kVecs > 0) {
+    Vec sum[kVecs];
+    for (int v = 0; v < kVecs; ++v) sum[v] = Load(out + v * kLanes);
+    for (int64_t r = 0; r < rows; ++r) {
+      const Vec weight = Splat(p[r]);
+      for (int v = 0; v < kVecs; ++v) sum[v] += weight * Load(values + r * dim + v * kLanes);
     }
-    for (int64_t j = 0; j < row.context; j += kKvBlockRows) {
-      const float* values =
-          row.kv.values + row.kv.block_table[j / kKvBlockRows] * block_stride + h * dim;
-      const int64_t rows = std::min(kKvBlockRows, row.context - j);
-      for (int64_t g = 0; g < group; ++g) {
-        const float* p = scratch.data() + g * padded + j;
-        float* o = out + g * dim;
-        for (int64_t r = 0; r < rows; ++r) AddScaled<kVecs>(o, p[r], values + r * row_stride, vecs);
-      }
+    for (int v = 0; v < kVecs; ++v) Store(out + v * kLanes, sum[v]);
+  } else {
+    for (int64_t r = 0; r < rows; ++r) AddScaled<0>(out, p[r], values + r * dim, dim / kLanes);
+  }
+}
+
+// Attention of rows [begin, end), which have the same keys and values, for one key/value head.
+template <int kVecs>
+void AttendRun(const HeadShape& shape, const std::vector<QueryRow>& rows, int64_t begin,
+               int64_t end, int64_t kv_head, std::vector<float>& scratch) {
+  const int64_t dim = shape.head_dim, group = shape.num_heads / shape.num_kv_heads;
+  const int64_t block_floats = BlockFloats(shape), head_offset = kv_head * kKvBlockRows * dim;
+  const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
+  const KeyValues& kv = rows[static_cast<size_t>(begin)].kv;
+  int64_t longest = 0;
+  for (int64_t i = begin; i < end; ++i)
+    longest = std::max(longest, rows[static_cast<size_t>(i)].context);
+  const int64_t blocks = (longest + kKvBlockRows - 1) / kKvBlockRows;
+
+  QueryHead heads[kRunRows * kMaxGroup];
+  int64_t n = 0;
+  scratch.resize(static_cast<size_t>((end - begin) * group * blocks * kKvBlockRows));
+  for (int64_t i = begin; i < end; ++i) {
+    const QueryRow& row = rows[static_cast<size_t>(i)];
+    for (int64_t h = kv_head * group; h < (kv_head + 1) * group; ++h, ++n) {
+      heads[n] = {row.query + h * dim, row.context, scratch.data() + n * blocks * kKvBlockRows,
+                  row.out + h * dim, row.lse == nullptr ? nullptr : row.lse + h};
+    }
+  }
+  // Blocks lie anywhere in memory: the next one is fetched while this one is worked on.
+  auto prefetch = [&](const float* base, int64_t b) {
+    if (b >= blocks) return;
+    const float* block = base + kv.block_table[b] * block_floats + head_offset;
+    for (int64_t i = 0; i < kKvBlockRows * dim; i += 16) __builtin_prefetch(block + i);
+  };
+  for (int64_t b = 0; b < blocks; ++b) {
+    const float* keys = kv.keys + kv.block_table[b] * block_floats + head_offset;
+    prefetch(kv.keys, b + 1);
+    int64_t q = 0;
+    for (; q + 4 <= n; q += 4) ScoreBlock<4>(heads + q, keys, dim, scale, b * kKvBlockRows);
+    for (; q + 2 <= n; q += 2) ScoreBlock<2>(heads + q, keys, dim, scale, b * kKvBlockRows);
+    for (; q < n; ++q) ScoreBlock<1>(heads + q, keys, dim, scale, b * kKvBlockRows);
+  }
+  prefetch(kv.values, 0);
+  for (int64_t q = 0; q < n; ++q) {
+    const QueryHead& head = heads[q];
+    const Softmax softmax = ExpInPlace(head.scores, head.context);
+    if (head.lse != nullptr) *head.lse = softmax.max + std::log(softmax.sum);
+    const Vec inverse = Splat(1.0f / softmax.sum);
+    for (int64_t j = 0; j < head.context; j += kLanes)
+      Store(head.scores + j, Load(head.scores + j) * inverse);
+    std::fill(head.out, head.out + dim, 0.0f);
+  }
+  for (int64_t b = 0; b < blocks; ++b) {
+    const float* values = kv.values + kv.block_table[b] * block_floats + head_offset;
+    prefetch(kv.values, b + 1);
+    for (int64_t q = 0; q < n; ++q) {
+      const int64_t left = std::min(kKvBlockRows, heads[q].context - b * kKvBlockRows);
+      AddValues<kVecs>(heads[q].scores + b * kKvBlockRows, values, left, dim, heads[q].out);
     }
   }
 }
 
 template <int kVecs>
 void AttendRowsImpl(const HeadShape& shape, const std::vector<QueryRow>& rows) {
+  // Runs of neighbours over the same keys.
+  std::vector<std::pair<int64_t, int64_t>> runs;
   const int64_t n = static_cast<int64_t>(rows.size());
-#pragma omp parallel
+  int64_t work = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    const QueryRow& row = rows[static_cast<size_t>(i)];
+    work += row.context * shape.num_heads * shape.head_dim;
+    const bool follows = i > 0 && i - runs.back().first < kRunRows &&
+                         rows[static_cast<size_t>(i - 1)].kv.block_table == row.kv.block_table &&
+                         rows[static_cast<size_t>(i - 1)].kv.keys == row.kv.keys;
+    if (follows) {
+      runs.back().second = i + 1;
+    } else {
+      runs.emplace_back(i, i + 1);
+    }
+  }
+  const int64_t tasks = static_cast<int64_t>(runs.size()) * shape.num_kv_heads;
+#pragma omp parallel if (work >= kWorthThreads && tasks > 1)
   {
     std::vector<float> scratch;
-#pragma omp for schedule(dynamic, 8)
+#pragma omp for schedule(dynamic, 4)
     // Late rows of a sequence see the longest context, so they are dealt first.
-    for (int64_t i = n - 1; i >= 0; --i)
-      AttendRow<kVecs>(shape, rows[static_cast<size_t>(i)], scratch);
+    for (int64_t t = tasks - 1; t >= 0; --t) {
+      const auto& [begin, end] = runs[static_cast<size_t>(t / shape.num_kv_heads)];
+      AttendRun<kVecs>(shape, rows, begin, end, t % shape.num_kv_heads, scratch);
+    }
   }
 }
 
@@ -181,6 +263,17 @@ void AttendBackwardImpl(const HeadShape& shape, const std::vector<int64_t>& offs
   }
 
 }  // namespace
+
+void StoreKeyValue(const HeadShape& shape, const float* key, const float* value, int64_t slot,
+                   float* keys, float* values) {
+  const int64_t dim = shape.head_dim, row = slot % kKvBlockRows;
+  const int64_t block = slot / kKvBlockRows * BlockFloats(shape);
+  for (int64_t h = 0; h < shape.num_kv_heads; ++h) {
+    float* head_keys = keys + block + h * kKvBlockRows * dim;
+    for (int64_t d = 0; d < dim; ++d) head_keys[d * kKvBlockRows + row] = key[h * dim + d];
+    std::copy_n(value + h * dim, dim, values + block + (h * kKvBlockRows + row) * dim);
+  }
+}
 
 void AttendRows(const HeadShape& shape, const std::vector<QueryRow>& rows) {
 #define E3_CALL(n) AttendRowsImpl<n>(shape, rows)

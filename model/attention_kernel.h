@@ -1,7 +1,11 @@
-// Causal attention on the CPU, one query row at a time. Training, prefill and decoding all run this
-// code over the same blocks of keys in the same order, so that a row's result does not depend on
-// which of them asked, nor on what else is in the batch. Knows nothing of LibTorch. Parallel over
-// rows with OpenMP; fp32.
+// Causal attention on the CPU. Training, prefill and decoding all run this code over the same
+// blocks of keys in the same order: a row's bits do not depend on which of them asked, nor on what
+// else is in the batch, nor on the number of threads. Knows nothing of LibTorch. Parallel with
+// OpenMP; fp32.
+//
+// Keys and values lie in blocks of 16 rows, as in the paged cache: within a block, head after head,
+// the keys of a head transposed ([head_dim][16]), so that 16 scores are computed at once without
+// sums across a vector, and its values [16][head_dim].
 //
 // Reference: the online formulation is not used; a row's scores are kept whole (context x 4 bytes a
 // head), and normalised by their log-sum-exp, which the backward pass needs anyway (Dao et al.
@@ -23,15 +27,26 @@ struct HeadShape {
   int64_t head_dim;  // a multiple of 8
 };
 
+// Floats of one block of keys (and of one of values).
+inline int64_t BlockFloats(const HeadShape& shape) {
+  return kKvBlockRows * shape.num_kv_heads * shape.head_dim;
+}
+
+// Puts one token's key and value [num_kv_heads, head_dim] into row `slot` % 16 of block `slot`
+// / 16.
+void StoreKeyValue(const HeadShape& shape, const float* key, const float* value, int64_t slot,
+                   float* keys, float* values);
+
 // Keys and values of one sequence: row r lies in block block_table[r / 16] at row r % 16; block b
-// starts at b * 16 * num_kv_heads * head_dim floats from `keys` (and `values`).
+// starts at b * BlockFloats from `keys` (and `values`).
 struct KeyValues {
   const float* keys;
   const float* values;
   const int32_t* block_table;
 };
 
-// One token's query: attends to the first `context` rows of `kv`.
+// One token's query: attends to the first `context` rows of `kv`. Neighbours in a batch that have
+// the same block table share the reading of it.
 struct QueryRow {
   const float* query;  // [num_heads, head_dim]
   KeyValues kv;

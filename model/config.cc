@@ -74,9 +74,9 @@ absl::StatusOr<ModelConfig> Parse(const Json& json) {
   config.attention_bias = config.model_type == "qwen2" || json.value("attention_bias", false);
   config.qk_norm = config.model_type == "qwen3";
   if (config.num_heads <= 0 || config.num_kv_heads <= 0 ||
-      config.num_heads % config.num_kv_heads != 0) {
+      config.num_heads % config.num_kv_heads != 0 || config.num_heads / config.num_kv_heads > 64) {
     return absl::InvalidArgumentError(
-        "num_attention_heads must be a multiple of num_key_value_heads");
+        "num_attention_heads must be num_key_value_heads times 1 to 64");
   }
   for (auto [name, value] : {std::pair("hidden_size", config.hidden_size),
                              {"intermediate_size", config.intermediate_size},

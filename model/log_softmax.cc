@@ -86,7 +86,8 @@ void SoftmaxRowsBackward(float* logits, int64_t rows, int64_t n, float inverse_t
       std::copy(z + i, z + i + lanes, at);
       Vec log_p = (Load(at) - Splat(row.max_logit)) * Splat(inverse_temperature) - Splat(log_sum);
       log_p = log_p > Splat(0) ? Splat(0) : log_p;  // Exp takes no positive numbers
-      const Vec d = -Exp(log_p) * (Splat(g.d_logprob) + Splat(g.d_entropy) * (log_p + Splat(entropy)));
+      const Vec d =
+          -Exp(log_p) * (Splat(g.d_logprob) + Splat(g.d_entropy) * (log_p + Splat(entropy)));
       Store(at, d * Splat(inverse_temperature));
       std::copy(at, at + lanes, z + i);
     }

@@ -37,8 +37,8 @@ SoftmaxRow ComputeSoftmaxRow(const float* logits, int64_t n, float inverse_tempe
 void ComputeSoftmaxRows(const float* logits, int64_t rows, int64_t n, float inverse_temperature,
                         SoftmaxRow* out);
 
-// The gradient of d_logprob * ln softmax(logits / T)[target] + d_entropy * entropy with respect to a
-// row's logits, which it replaces.
+// The gradient of d_logprob * ln softmax(logits / T)[target] + d_entropy * entropy with respect to
+// a row's logits, which it replaces.
 struct SoftmaxRowGradient {
   int64_t target;
   float d_logprob;

@@ -7,8 +7,9 @@
 namespace e3 {
 
 // Takes some milliseconds: rows of products and norms alone, in batches of several sizes, and for
-// each width of vectors that the processor has, must have the same bits. Internal says what differs:
-// then log-probabilities depend on the batch on this machine. Servers call it as they start.
+// each width of vectors that the processor has, must have the same bits. Internal says what
+// differs: then log-probabilities depend on the batch on this machine. Servers call it as they
+// start.
 absl::Status CheckNumerics();
 
 }  // namespace e3

@@ -99,8 +99,7 @@ class NormRotateFunction : public Function<NormRotateFunction> {
  public:
   static at::Tensor forward(AutogradContext* context, const at::Tensor& qkv,
                             const std::optional<at::Tensor>& norm, const HeadColumns& columns,
-                            double epsilon, const at::Tensor& positions,
-                            const RotaryTable* table) {
+                            double epsilon, const at::Tensor& positions, const RotaryTable* table) {
     const int64_t n = qkv.size(0);
     at::Tensor y = at::empty({n, columns.heads, columns.head_dim}, qkv.options());
     at::Tensor scale = at::empty({n, norm ? columns.heads : 0}, qkv.options());
@@ -117,8 +116,7 @@ class NormRotateFunction : public Function<NormRotateFunction> {
     variable_list saved = context->get_saved_variables();
     const at::Tensor &qkv = saved[0], &norm = saved[1], &positions = saved[2], &scale = saved[3];
     std::vector<int64_t> c = context->saved_data["columns"].toIntVector();
-    const auto* table =
-        reinterpret_cast<const RotaryTable*>(context->saved_data["table"].toInt());
+    const auto* table = reinterpret_cast<const RotaryTable*>(context->saved_data["table"].toInt());
     at::Tensor d_y = d_ys[0].contiguous(), d_qkv = at::zeros_like(qkv);
     at::Tensor d_norm = norm.defined() ? at::zeros_like(norm) : at::Tensor();
     NormRotateRowsBackward(Shape(qkv, {c[0], c[1], c[2]}, norm, 0), Data(qkv) + c[0],

@@ -8,11 +8,14 @@
 namespace e3 {
 namespace {
 
-// Rows whose inputs stay in the second-level cache while the panels pass by.
-int64_t BlockRows(int64_t inputs) {
+// Rows of a block: its inputs stay in the second-level cache while the panels pass by. Blocks are
+// of equal size but for the last.
+int64_t BlockRows(int64_t rows, int64_t inputs) {
   constexpr int64_t kBytes = 384 << 10, kTileRows = 12;
-  return std::max(kTileRows,
-                  kBytes / (inputs * static_cast<int64_t>(sizeof(float))) / kTileRows * kTileRows);
+  const int64_t most =
+      std::max<int64_t>(kTileRows, kBytes / (inputs * static_cast<int64_t>(sizeof(float))));
+  const int64_t blocks = (rows + most - 1) / most;
+  return ((rows + blocks - 1) / blocks + kTileRows - 1) / kTileRows * kTileRows;
 }
 
 PanelProduct BestPanelProduct() {
@@ -44,13 +47,14 @@ void PackedMatrix::Pack(const float* weight) {
 }
 
 void PackedMatrix::Multiply(const float* x, int64_t rows, const float* bias, float* y) const {
+  if (rows == 0) return;
   static const PanelProduct product = BestPanelProduct();
   const int64_t panels = (outputs_ + kPanelWidth - 1) / kPanelWidth;
-  const int64_t block = BlockRows(inputs_), blocks = (rows + block - 1) / block;
+  const int64_t block = BlockRows(rows, inputs_), blocks = (rows + block - 1) / block;
   // Waking threads costs more than a small product.
   constexpr int64_t kWorthThreads = 1 << 18;
-#pragma omp parallel for collapse(2) schedule(static) \
-    if (rows * outputs_ * inputs_ >= kWorthThreads && panels * blocks > 1)
+#pragma omp parallel for collapse(2) \
+    schedule(static) if (rows * outputs_ * inputs_ >= kWorthThreads && panels * blocks > 1)
   for (int64_t b = 0; b < blocks; ++b) {
     for (int64_t p = 0; p < panels; ++p) {
       const int64_t first = b * block, column = p * kPanelWidth;

@@ -9,7 +9,7 @@ constexpr int kLanes = 16, kVectors = 2, kTileRows = 12;
 }  // namespace
 
 void PanelProductAvx512(const float* x, int64_t inputs, int64_t rows, const float* panel,
-                      const float* bias, float* y, int64_t y_stride, int64_t width) {
+                        const float* bias, float* y, int64_t y_stride, int64_t width) {
   PanelProductImpl(x, inputs, rows, panel, bias, y, y_stride, width);
 }
 

@@ -57,7 +57,7 @@ void RmsNormRowsBackward(const float* x, int64_t rows, int64_t dim, const float*
 #pragma omp parallel for schedule(static) if (rows * dim >= kWorthThreads)
   for (int64_t r = 0; r < rows; ++r)
     NormRowBackward(x + r * dim, dim, weight, scale[r], d_y + r * dim, d_x + r * dim);
-  // By columns, so that the order of summation does not depend on the threads.
+    // By columns, so that the order of summation does not depend on the threads.
 #pragma omp parallel for schedule(static) if (rows * dim >= kWorthThreads)
   for (int64_t i = 0; i < dim; i += kLanes) {
     Vec sum = Load(d_weight + i);

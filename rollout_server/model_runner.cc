@@ -12,13 +12,15 @@
 #include "model/transformer.h"
 
 namespace e3 {
-// Keys and values of all blocks, by layer: [layers, blocks, 16, num_kv_heads, head_dim].
+// Keys and values of all blocks, by layer: [layers, blocks, BlockFloats].
 struct TransformerRunner::Cache {
   at::Tensor keys, values;
   at::Tensor logits;
 };
 
 namespace {
+
+HeadShape Heads(const ModelConfig& c) { return {c.num_heads, c.num_kv_heads, c.head_dim}; }
 
 // Attention that stores the batch's keys and values in the cache and attends to what is there.
 class PagedAttention final : public Attention {
@@ -36,11 +38,8 @@ class PagedAttention final : public Attention {
     float* layer_values = values_ + layer * layer_stride_;
     const int64_t tokens = static_cast<int64_t>(batch_.token_ids.size());
     for (int64_t i = 0; i < tokens; ++i) {
-      const size_t bytes = static_cast<size_t>(row) * sizeof(float);
-      memcpy(layer_keys + batch_.slots[static_cast<size_t>(i)] * row,
-             k.const_data_ptr<float>() + i * row, bytes);
-      memcpy(layer_values + batch_.slots[static_cast<size_t>(i)] * row,
-             v.const_data_ptr<float>() + i * row, bytes);
+      StoreKeyValue(shape, k.const_data_ptr<float>() + i * row, v.const_data_ptr<float>() + i * row,
+                    batch_.slots[static_cast<size_t>(i)], layer_keys, layer_values);
     }
     at::Tensor out = at::empty_like(q);
     std::vector<QueryRow> rows(static_cast<size_t>(tokens));
@@ -73,8 +72,7 @@ at::Tensor Ids(const std::vector<int64_t>& ids) {
 TransformerRunner::TransformerRunner(const Transformer* model, int32_t num_blocks)
     : model_(model), cache_(std::make_unique<Cache>()) {
   const ModelConfig& c = model->config();
-  cache_->keys =
-      at::empty({c.num_layers, num_blocks, kKvBlockRows, c.num_kv_heads, c.head_dim}, at::kFloat);
+  cache_->keys = at::empty({c.num_layers, num_blocks, BlockFloats(Heads(c))}, at::kFloat);
   cache_->values = at::empty_like(cache_->keys);
 }
 
@@ -84,8 +82,7 @@ int64_t TransformerRunner::vocab_size() const { return model_->config().vocab_si
 
 int64_t TransformerRunner::BlockBytes(const Transformer& model) {
   const ModelConfig& c = model.config();
-  return 2 * c.num_layers * kKvBlockRows * c.num_kv_heads * c.head_dim *
-         static_cast<int64_t>(sizeof(float));
+  return 2 * c.num_layers * BlockFloats(Heads(c)) * static_cast<int64_t>(sizeof(float));
 }
 
 const float* TransformerRunner::Run(const Batch& batch) {

@@ -56,8 +56,11 @@ TEST_CASE("fused operators and their gradients are those of LibTorch's own") {
     at::Tensor qkv = Random({rows, 56}), norm = Random({8});
     at::Tensor positions = at::arange(rows, at::kLong) * 31;
     Compare([&] { return NormRotate(qkv, {8, 4, 8}, norm, 1e-6, positions, table); }, {qkv, norm});
-    Compare([&] { return NormRotate(qkv, {8, 4, 8}, at::Tensor(), 1e-6, positions, table); },
-            {qkv});
+    Compare(
+        [&] {
+          return NormRotate(qkv, {8, 4, 8}, at::Tensor(), 1e-6, positions, table);
+        },
+        {qkv});
   }
 }
 
