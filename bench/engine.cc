@@ -17,6 +17,7 @@
 
 #include "absl/strings/str_format.h"
 #include "model/transformer.h"
+#include "rollout_server/transformer_runner.h"
 
 namespace e3 {
 namespace {
@@ -74,7 +75,8 @@ int Main(int argc, char** argv) {
   for (int64_t n : {1, 8, 32, 128, 512}) {
     if (argc > 3 && n != std::atoll(argv[3])) continue;
     EngineLimits limits;
-    limits.scheduler = {n, 4096};
+    limits.scheduler.max_sequences = n;
+    limits.scheduler.max_batch_tokens = 4096;
     limits.num_blocks = static_cast<int32_t>(n * ((64 + new_tokens) / 16 + 2));
     limits.context_length = (*model)->config().context_length;
     TransformerRunner runner(model->get(), limits.num_blocks);
@@ -96,10 +98,9 @@ int Main(int argc, char** argv) {
     double seconds = 0;
     int64_t tokens = 0, steps = 0;
     while (!engine.idle()) {
-      uint64_t prefilled = engine.counters().prefill_tokens;
       auto begin = Clock::now();
       size_t produced = engine.Step().size();
-      if (engine.counters().prefill_tokens != prefilled) continue;
+      if (engine.last_step().prefill_tokens > 0) continue;
       seconds += Seconds(begin);
       tokens += static_cast<int64_t>(produced);
       ++steps;

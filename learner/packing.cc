@@ -14,6 +14,7 @@ PackedBatch Pack(const std::vector<const TrainingSequence*>& sequences) {
       batch.positions.push_back(i);
     }
     for (size_t i = 0; i < s->response.size(); ++i) {
+      if (s->IsForced(i)) continue;
       batch.predicting_rows.push_back(begin + prompt - 1 + static_cast<int64_t>(i));
       batch.targets.push_back(s->response[i]);
     }

@@ -55,7 +55,7 @@ UpdateStatistics Trainer::Update(const std::vector<const TrainingRollout*>& all_
   std::vector<int64_t> lengths;
   const bool only_policy = options.kl_coef == 0 && options.entropy_coef == 0;
   for (const TrainingRollout* rollout : all_rollouts) {
-    const double tokens = static_cast<double>(rollout->sequence.response.size());
+    const double tokens = static_cast<double>(rollout->sequence.trained_tokens());
     denominators.all_tokens += tokens;
     if (rollout->advantage > 0) denominators.positive_tokens += tokens;
     bool no_gradient = rollout->advantage == 0 || (options.mask_negative && rollout->advantage < 0);
@@ -74,8 +74,10 @@ UpdateStatistics Trainer::Update(const std::vector<const TrainingRollout*>& all_
     for (size_t i = begin; i < end; ++i) {
       const TrainingRollout& r = *rollouts[i];
       sequences.push_back(&r.sequence);
-      old_logprobs.insert(old_logprobs.end(), r.old_logprobs.begin(), r.old_logprobs.end());
-      advantages.insert(advantages.end(), r.sequence.response.size(),
+      for (size_t k = 0; k < r.old_logprobs.size(); ++k) {
+        if (!r.sequence.IsForced(k)) old_logprobs.push_back(r.old_logprobs[k]);
+      }
+      advantages.insert(advantages.end(), static_cast<size_t>(r.sequence.trained_tokens()),
                         static_cast<float>(r.advantage));
     }
     begin = end;

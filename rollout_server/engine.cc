@@ -2,16 +2,71 @@
 
 #include <algorithm>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "model/attention_kernel.h"
 #include "rollout_server/sampler.h"
 
 namespace e3 {
+namespace {
+
+double Seconds(Clock::time_point from, Clock::time_point to) {
+  return std::chrono::duration<double>(to - from).count();
+}
+
+bool Contains(const std::vector<uint32_t>& ids, uint32_t token) {
+  return std::find(ids.begin(), ids.end(), token) != ids.end();
+}
+
+// NaN is in no range.
+bool In(double value, double low, double high) { return value >= low && value <= high; }
+
+absl::Status CheckSampling(const SamplingParams& s, int64_t vocab_size) {
+  // Below 1e-6 a division by the temperature overflows.
+  if (!(s.temperature == 0 || In(s.temperature, 1e-6, 1e6)) || !In(s.top_p, 0, 1) ||
+      !In(s.min_p, 0, 1) || s.top_k < 0) {
+    return absl::InvalidArgumentError(
+        "sampling needs temperature 0 or in [1e-6, 1e6], top_p and min_p in [0, 1], top_k >= 0");
+  }
+  if (!In(s.repetition_penalty, 0.01, 100) || s.min_tokens < 0 || !In(s.top_logprobs, 0, 100)) {
+    return absl::InvalidArgumentError(
+        "sampling needs repetition_penalty in [0.01, 100], min_tokens >= 0, top_logprobs up to "
+        "100");
+  }
+  for (const auto& [token, bias] : s.logit_bias) {
+    if (token >= vocab_size || !In(bias, -1e6, 1e6)) {
+      return absl::InvalidArgumentError(absl::StrCat("logit_bias of token ", token, " is ", bias,
+                                                     ": tokens are below ", vocab_size,
+                                                     ", biases in [-1e6, 1e6]"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckForcing(const BudgetForcing& f, int64_t vocab_size) {
+  if (f.extensions == 0) return absl::OkStatus();
+  if (!In(static_cast<double>(f.extensions), 1, 64) || f.end_tokens.empty() || f.prefixes.empty())
+    return absl::InvalidArgumentError(
+        "budget forcing needs 1 to 64 extensions, an end token and prefixes");
+  for (const std::vector<uint32_t>& prefix : f.prefixes) {
+    if (prefix.empty() || static_cast<int64_t>(prefix.size()) >= f.extension_tokens) {
+      return absl::InvalidArgumentError(
+          "a prefix of budget forcing has at least one token, and fewer than an extension");
+    }
+    for (uint32_t token : prefix) {
+      if (token >= vocab_size)
+        return absl::InvalidArgumentError("a prefix of budget forcing is not in the vocabulary");
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
 
 Engine::Engine(const EngineLimits& limits, ModelRunner* runner)
     : limits_(limits), runner_(runner), scheduler_(limits.scheduler, limits.num_blocks) {}
 
-absl::Status Engine::Add(const RolloutRequest& r) {
+absl::Status Engine::Check(const RolloutRequest& r) const {
   if (r.prompt.empty()) return absl::InvalidArgumentError("the prompt is empty");
   if (r.budget < 1) return absl::InvalidArgumentError("the budget must be at least 1 token");
   if (r.n < 1 || r.n > limits_.scheduler.max_sequences) {
@@ -20,16 +75,17 @@ absl::Status Engine::Add(const RolloutRequest& r) {
   }
   if (!r.response_prefix.empty() && r.n != 1)
     return absl::InvalidArgumentError("a resumed request has n = 1");
-  if (static_cast<int64_t>(r.response_prefix.size()) >= r.budget) {
+  if (static_cast<int64_t>(r.response_prefix.size()) >= r.budget)
     return absl::InvalidArgumentError("the response prefix uses up the budget");
+  const int64_t vocab = runner_->vocab_size();
+  if (absl::Status status = CheckSampling(r.sampling, vocab); !status.ok()) return status;
+  if (absl::Status status = CheckForcing(r.forcing, vocab); !status.ok()) return status;
+  if (!r.stop_strings.empty() && !limits_.decode)
+    return absl::InvalidArgumentError("stop strings need a model with a tokenizer");
+  for (const std::string& stop : r.stop_strings) {
+    if (stop.empty()) return absl::InvalidArgumentError("a stop string is empty");
   }
-  // Below 1e-6 a division by the temperature overflows. NaN is in no range.
-  auto in = [](double value, double low, double high) { return value >= low && value <= high; };
-  if (!(r.sampling.temperature == 0 || in(r.sampling.temperature, 1e-6, 1e6)) ||
-      !in(r.sampling.top_p, 0, 1) || !in(r.sampling.min_p, 0, 1) || r.sampling.top_k < 0) {
-    return absl::InvalidArgumentError(
-        "sampling needs temperature 0 or in [1e-6, 1e6], top_p and min_p in [0, 1], top_k >= 0");
-  }
+  // Differences of floats and integers are avoided: the budget may be any number.
   const int64_t length = static_cast<int64_t>(r.prompt.size()) + r.budget;
   if (length > limits_.context_length) {
     return absl::OutOfRangeError(absl::StrCat("prompt (", r.prompt.size(), " tokens) + budget (",
@@ -42,51 +98,101 @@ absl::Status Engine::Add(const RolloutRequest& r) {
                                               " cache blocks, the server has ", limits_.num_blocks,
                                               " (--kv-cache-mib)"));
   }
-  auto sequence = std::make_unique<Sequence>();
-  sequence->request_id = r.id;
-  sequence->seed = r.seed;
-  sequence->draw = r.first_sample;
-  sequence->sampling = r.sampling;
-  sequence->stop_token_ids = r.stop_token_ids;
-  sequence->budget = r.budget;
-  sequence->tokens = r.prompt;
-  sequence->prompt_length = static_cast<int64_t>(r.prompt.size());
-  sequence->tokens.insert(sequence->tokens.end(), r.response_prefix.begin(),
-                          r.response_prefix.end());
-  for (uint32_t token : sequence->tokens) {
-    if (token >= runner_->vocab_size()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("token ", token, " is not in the vocabulary of ", runner_->vocab_size()));
+  for (const auto* tokens : {&r.prompt, &r.response_prefix}) {
+    for (uint32_t token : *tokens) {
+      if (token >= vocab) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("token ", token, " is not in the vocabulary of ", vocab));
+      }
     }
   }
-  for (int64_t i = 1; i < r.n; ++i) sequence->siblings.push_back(static_cast<uint32_t>(i));
+  return absl::OkStatus();
+}
+
+absl::Status Engine::Add(RolloutRequest r) {
+  if (absl::Status status = Check(r); !status.ok()) return status;
+  std::vector<uint32_t> missing;
+  absl::StatusOr<ForcingState> forcing =
+      ForcingState::Replay(r.forcing, r.response_prefix, r.prefix_forced, &missing);
+  if (!forcing.ok()) return forcing.status();
+  auto sequence = std::make_unique<Sequence>();
+  sequence->request = std::make_shared<const RolloutRequest>(std::move(r));
+  const RolloutRequest& request = *sequence->request;
+  sequence->draw = request.first_sample;
+  sequence->tokens = request.prompt;
+  sequence->tokens.insert(sequence->tokens.end(), request.response_prefix.begin(),
+                          request.response_prefix.end());
+  sequence->forcing = *forcing;
+  for (int64_t i = 1; i < request.n; ++i) sequence->siblings.push_back(static_cast<uint32_t>(i));
+  if (!missing.empty()) {
+    // The prefix broke off inside of forced tokens: the rest is appended at once.
+    SampleOutput output;
+    output.request_id = request.id;
+    for (uint32_t token : missing) {
+      if (sequence->response_length() >= request.budget) break;
+      sequence->tokens.push_back(token);
+      OutputToken& forced = output.tokens.emplace_back();
+      forced.token = token;
+      forced.forced = true;
+    }
+    const bool full = sequence->response_length() >= request.budget;
+    output.finish = full ? Finish::kLength : Finish::kNone;
+    pending_.push_back(std::move(output));
+    if (full) return absl::OkStatus();
+  }
   scheduler_.Add(std::move(sequence));
   return absl::OkStatus();
 }
 
-std::vector<uint32_t> Engine::Cancel(uint64_t request_id) { return scheduler_.Cancel(request_id); }
+std::vector<uint32_t> Engine::Cancel(uint64_t request_id) {
+  std::erase_if(pending_, [&](const SampleOutput& o) { return o.request_id == request_id; });
+  return scheduler_.Cancel(request_id);
+}
 
-std::vector<TokenOutput> Engine::Step() {
-  SchedulerStep step = scheduler_.Schedule();
-  if (step.chunks.empty()) return {};
+std::vector<SampleOutput> Engine::Cut() {
+  std::vector<SampleOutput> outputs;
+  for (const auto& [request, sample] : scheduler_.CancelStarted()) {
+    SampleOutput& output = outputs.emplace_back();
+    output.request_id = request;
+    output.sample = sample;
+    output.finish = Finish::kCut;
+  }
+  return outputs;
+}
+
+Batch Engine::MakeBatch(const SchedulerStep& step) {
   Batch batch;
   batch.copies = step.copies;
   for (const ScheduledChunk& chunk : step.chunks) {
     const Sequence& s = *chunk.sequence;
     for (int64_t p = s.computed; p < s.computed + chunk.tokens; ++p) {
+      const bool last = p + 1 == s.length();
+      // Of a prompt that is scored, every token's successor is looked up.
+      if ((chunk.samples && last) || (s.request->prompt_logprobs && p + 1 < s.prompt_length()))
+        batch.logit_rows.push_back(static_cast<int64_t>(batch.token_ids.size()));
       batch.token_ids.push_back(s.tokens[static_cast<size_t>(p)]);
       batch.positions.push_back(p);
       batch.slots.push_back(s.block_table[static_cast<size_t>(p / kKvBlockRows)] * kKvBlockRows +
                             p % kKvBlockRows);
       batch.block_tables.push_back(s.block_table.data());
     }
-    if (chunk.samples) batch.logit_rows.push_back(static_cast<int64_t>(batch.token_ids.size()) - 1);
-    (chunk.tokens == 1 && s.response_length() > 0 ? counters_.decode_tokens
-                                                  : counters_.prefill_tokens) +=
-        static_cast<uint64_t>(chunk.tokens);
+    (chunk.tokens == 1 && s.response_length() > 0 ? report_.decode_tokens
+                                                  : report_.prefill_tokens) += chunk.tokens;
   }
-  ++counters_.steps;
+  return batch;
+}
+
+std::vector<SampleOutput> Engine::Step() {
+  std::vector<SampleOutput> outputs = std::exchange(pending_, {});
+  const Clock::time_point begin = Clock::now();
+  report_ = {};
+  SchedulerStep step = scheduler_.Schedule();
+  if (step.chunks.empty()) return outputs;
+  report_.begin = begin;
+  Batch batch = MakeBatch(step);
+  const Clock::time_point scheduled = Clock::now();
   const float* logits = runner_->Run(batch);
+  const Clock::time_point computed = Clock::now();
 
   // Every sequence that reached its last token draws the next; a prompt's samples all draw from its
   // one row.
@@ -94,38 +200,105 @@ std::vector<TokenOutput> Engine::Step() {
   std::vector<DrawRequest> draws;
   const int64_t vocab = runner_->vocab_size();
   for (const ScheduledChunk& chunk : step.chunks) {
+    Sequence* first = chunk.sequence;
+    if (first->request->prompt_logprobs) {
+      for (int64_t p = first->computed; p < first->computed + chunk.tokens; ++p) {
+        if (p + 1 >= first->prompt_length()) break;
+        first->prompt_tokens.push_back(ScoreToken(logits, vocab, first->request->sampling,
+                                                  first->tokens[static_cast<size_t>(p + 1)]));
+        logits += vocab;
+      }
+    }
     scheduler_.Computed(chunk);
     if (!chunk.samples) continue;
-    std::vector<Sequence*> samples = {chunk.sequence};
-    for (Sequence* sibling : scheduler_.Fork(chunk.sequence)) samples.push_back(sibling);
+    std::vector<Sequence*> samples = {first};
+    for (Sequence* sibling : scheduler_.Fork(first)) samples.push_back(sibling);
     for (Sequence* s : samples) {
+      const RolloutRequest& r = *s->request;
+      DrawRequest draw{
+          logits,    &r.sampling, r.seed, s->draw, static_cast<uint64_t>(s->response_length()),
+          &s->tokens};
+      if (s->response_length() < r.sampling.min_tokens) {
+        draw.forbidden[0] = &limits_.eos_token_ids;
+        draw.forbidden[1] = &r.stop_token_ids;
+      }
       drawing.push_back(s);
-      draws.push_back(
-          {logits, s->sampling, s->seed, s->draw, static_cast<uint64_t>(s->response_length())});
+      draws.push_back(draw);
     }
     logits += vocab;
   }
-  std::vector<Draw> drawn = SampleTokens(draws, vocab);
-  std::vector<TokenOutput> outputs;
-  outputs.reserve(drawn.size());
-  for (size_t i = 0; i < drawn.size(); ++i) outputs.push_back(Append(drawing[i], drawn[i]));
+  std::vector<OutputToken> drawn = SampleTokens(draws, vocab);
+  outputs.reserve(outputs.size() + drawn.size());
+  for (size_t i = 0; i < drawn.size(); ++i)
+    outputs.push_back(Append(drawing[i], std::move(drawn[i])));
+
+  report_.schedule_seconds = Seconds(begin, scheduled);
+  report_.forward_seconds = Seconds(scheduled, computed);
+  report_.sample_seconds = Seconds(computed, Clock::now());
+  report_.sequences = static_cast<int64_t>(step.chunks.size());
+  report_.running = static_cast<int64_t>(scheduler_.num_running());
+  report_.waiting = static_cast<int64_t>(scheduler_.num_waiting());
+  report_.blocks_used = scheduler_.blocks().num_blocks() - scheduler_.blocks().num_free();
   return outputs;
 }
 
-TokenOutput Engine::Append(Sequence* s, const Draw& draw) {
-  s->tokens.push_back(draw.token);
-  TokenOutput output{s->request_id, s->sample,    draw.token,
-                     draw.logprob,  draw.entropy, Finish::kNone};
-  auto is_in = [&](const std::vector<uint32_t>& ids) {
-    return std::find(ids.begin(), ids.end(), draw.token) != ids.end();
-  };
-  if (is_in(limits_.eos_token_ids) || is_in(s->stop_token_ids)) {
-    output.finish = Finish::kStop;
-  } else if (s->response_length() >= s->budget) {
-    output.finish = Finish::kLength;
+SampleOutput Engine::Append(Sequence* s, OutputToken drawn) {
+  const RolloutRequest& request = *s->request;
+  SampleOutput output;
+  output.request_id = request.id;
+  output.sample = s->sample;
+  Stamp(s, &output);
+
+  const ForcingState::Decision decision = s->forcing.OnDraw(request.forcing, drawn.token);
+  const uint32_t token = drawn.token;
+  if (decision.keep) {
+    s->tokens.push_back(token);
+    output.tokens.push_back(std::move(drawn));
+    if (decision.append == nullptr &&
+        (Contains(limits_.eos_token_ids, token) || Contains(request.stop_token_ids, token) ||
+         HitsStopString(*s))) {
+      output.finish = Finish::kStop;
+    }
   }
+  if (decision.append != nullptr) {
+    for (uint32_t forced : *decision.append) {
+      if (s->response_length() >= request.budget) break;
+      s->tokens.push_back(forced);
+      OutputToken& appended = output.tokens.emplace_back();
+      appended.token = forced;
+      appended.forced = true;
+    }
+  }
+  if (output.finish == Finish::kNone && s->response_length() >= request.budget)
+    output.finish = Finish::kLength;
   if (output.finish != Finish::kNone) scheduler_.Finish(s);
   return output;
+}
+
+// Whether the text of the response ends in a stop string, or the last token completed one.
+bool Engine::HitsStopString(const Sequence& s) const {
+  const std::vector<std::string>& stops = s.request->stop_strings;
+  if (stops.empty() || s.response_length() < s.request->sampling.min_tokens) return false;
+  // A token is at least a byte, so the last ones hold every string that the last one can end.
+  size_t longest = 0;
+  for (const std::string& stop : stops) longest = std::max(longest, stop.size());
+  const size_t window = std::min(static_cast<size_t>(s.response_length()), longest + 16);
+  const std::string text = limits_.decode(
+      std::vector<uint32_t>(s.tokens.end() - static_cast<std::ptrdiff_t>(window), s.tokens.end()));
+  return std::any_of(stops.begin(), stops.end(),
+                     [&](const std::string& stop) { return absl::StrContains(text, stop); });
+}
+
+void Engine::Stamp(Sequence* s, SampleOutput* output) {
+  const Clock::time_point now = Clock::now();
+  output->first = !s->has_output;
+  output->since_seconds = Seconds(s->has_output ? s->last_output : s->arrived, now);
+  if (output->first) {
+    output->queue_seconds = Seconds(s->arrived, s->admitted);
+    output->prompt_tokens = std::move(s->prompt_tokens);
+  }
+  s->has_output = true;
+  s->last_output = now;
 }
 
 }  // namespace e3

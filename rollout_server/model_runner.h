@@ -1,16 +1,13 @@
-// Runs the transformer on a batch of tokens over the paged KV cache.
+// Runs a model on a batch of tokens over the paged KV cache, as the engine sees it.
 #ifndef E3_ROLLOUT_SERVER_MODEL_RUNNER_H_
 #define E3_ROLLOUT_SERVER_MODEL_RUNNER_H_
 
 #include <cstdint>
-#include <memory>
 #include <vector>
 
 #include "rollout_server/scheduler.h"
 
 namespace e3 {
-
-class Transformer;
 
 // The flattened tokens of a step.
 struct Batch {
@@ -33,23 +30,6 @@ class ModelRunner {
   // Logits [logit_rows.size(), vocab_size], row-major; valid until the next call.
   virtual const float* Run(const Batch& batch) = 0;
   virtual int64_t vocab_size() const = 0;
-};
-
-// The real one. `model` outlives it.
-class TransformerRunner final : public ModelRunner {
- public:
-  TransformerRunner(const Transformer* model, int32_t num_blocks);
-  ~TransformerRunner() override;
-  const float* Run(const Batch& batch) override;
-  int64_t vocab_size() const override;
-
-  // Bytes of one block over all layers, keys and values.
-  static int64_t BlockBytes(const Transformer& model);
-
- private:
-  struct Cache;
-  const Transformer* model_;
-  std::unique_ptr<Cache> cache_;
 };
 
 }  // namespace e3

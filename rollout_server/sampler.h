@@ -12,22 +12,24 @@ namespace e3 {
 // What a draw is keyed by, and the row it is made from.
 struct DrawRequest {
   const float* logits;  // [vocab_size]
-  SamplingParams sampling;
+  const SamplingParams* sampling;
   uint64_t seed;
   uint32_t sample;
   uint64_t position;  // index of the token in the response
-};
-
-struct Draw {
-  uint32_t token;
-  float logprob;
-  float entropy;
+  // Prompt and response so far, for the repetition penalty.
+  const std::vector<uint32_t>* tokens = nullptr;
+  // Tokens that may not be drawn (min_tokens), in two lists; null: none.
+  const std::vector<uint32_t>* forbidden[2] = {nullptr, nullptr};
 };
 
 // One draw a row, in parallel. The token is a pure function of its DrawRequest: inverse-CDF
 // sampling in vocabulary order with a Philox number keyed by (seed, sample, position). Temperature
 // 0: the first of the most likely tokens. Logits must be finite.
-std::vector<Draw> SampleTokens(const std::vector<DrawRequest>& requests, int64_t vocab_size);
+std::vector<OutputToken> SampleTokens(const std::vector<DrawRequest>& requests, int64_t vocab_size);
+
+// The same numbers for a token that is given: no draw. `top`: most likely tokens to report.
+OutputToken ScoreToken(const float* logits, int64_t vocab_size, const SamplingParams& sampling,
+                       uint32_t token);
 
 }  // namespace e3
 

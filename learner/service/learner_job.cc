@@ -287,7 +287,8 @@ absl::StatusOr<v1::StepRecord> LearnerJob::RunStep(const v1::RunStageRequest& re
     for (int i = 0; i < group.rollouts_size(); ++i) {
       const v1::Rollout& r = group.rollouts(i);
       rollouts.push_back({{{group.prompt().begin(), group.prompt().end()},
-                           {r.token_ids().begin(), r.token_ids().end()}},
+                           {r.token_ids().begin(), r.token_ids().end()},
+                           {r.forced().begin(), r.forced().end()}},
                           {r.logprobs().begin(), r.logprobs().end()},
                           advantages[static_cast<size_t>(i)]});
     }

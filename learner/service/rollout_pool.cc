@@ -40,6 +40,8 @@ struct WorkItem {
 };
 
 void Append(const v1::GenerateReply::Chunk& chunk, v1::Rollout* rollout) {
+  for (uint32_t position : chunk.forced())
+    rollout->add_forced(static_cast<uint32_t>(rollout->token_ids_size()) + position);
   rollout->mutable_token_ids()->MergeFrom(chunk.token_ids());
   rollout->mutable_logprobs()->MergeFrom(chunk.logprobs());
   rollout->mutable_entropies()->MergeFrom(chunk.entropies());
@@ -51,7 +53,8 @@ void Append(const v1::GenerateReply::Chunk& chunk, v1::Rollout* rollout) {
       *spans->Add() = span;
     }
   }
-  if (chunk.finish_reason() != v1::FINISH_REASON_UNSPECIFIED)
+  // A rollout that a change of weights cut goes on later.
+  if (chunk.finish_reason() != v1::FINISH_REASON_CUT)
     rollout->set_finish_reason(chunk.finish_reason());
 }
 
@@ -193,7 +196,9 @@ absl::Status RolloutPool::Work(Server& server, Generation& g) {
       start->set_first_sample(item.first_sample);
       if (item.n == 1) {
         std::lock_guard<std::mutex> lock(g.mutex);
-        *start->mutable_response_prefix() = g.rollouts[item.task][item.first_sample].token_ids();
+        const v1::Rollout& rollout = g.rollouts[item.task][item.first_sample];
+        *start->mutable_response_prefix() = rollout.token_ids();
+        *start->mutable_prefix_forced() = rollout.forced();
       }
       open = open && stream->Write(request);
     }
@@ -228,9 +233,13 @@ absl::Status RolloutPool::Work(Server& server, Generation& g) {
       if (!failure.ok() || rollout.finish_reason() != v1::FINISH_REASON_UNSPECIFIED) continue;
       g.last_progress = Clock::now();
       Append(reply.chunk(), &rollout);
-      if (rollout.finish_reason() != v1::FINISH_REASON_UNSPECIFIED) {
+      if (reply.chunk().finish_reason() != v1::FINISH_REASON_UNSPECIFIED) {
         --samples;
-        if (--g.unfinished == 0) g.changed.notify_all();
+        if (reply.chunk().finish_reason() == v1::FINISH_REASON_CUT) {
+          g.queue.push_back({item.task, item.first_sample + reply.chunk().sample(), 1});
+        } else if (--g.unfinished == 0) {
+          g.changed.notify_all();
+        }
         if (--remaining[reply.chunk().request_id()] == 0)
           in_flight.erase(reply.chunk().request_id());
       }

@@ -1,27 +1,36 @@
 #include "rollout_server/service/engine_thread.h"
 
-#include <ATen/Parallel.h>
+#include <omp.h>
 
+#include <algorithm>
 #include <chrono>
-#include <cstring>
 #include <future>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "model/transformer.h"
-#include "services/runtime/metrics.h"
 
 namespace e3 {
 namespace {
 
-double Seconds(std::chrono::steady_clock::time_point since) {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - since).count();
+double Seconds(Clock::time_point since) {
+  return std::chrono::duration<double>(Clock::now() - since).count();
 }
 
 std::string VersionName(const v1::WeightVersion& v) {
   return absl::StrCat(v.job(), " epoch ", v.epoch(), " step ", v.step());
 }
 
+constexpr std::chrono::milliseconds kPoll{100};
+
 }  // namespace
+
+// New weights on their way to the model.
+struct EngineThread::Switch {
+  std::vector<float> parameters;
+  v1::WeightVersion version;
+  v1::RunningPolicy running;
+  std::promise<absl::Status> done;
+};
 
 EngineThread::EngineThread(const EngineThreadOptions& options) : options_(options) {
   thread_ = std::thread([this] { Run(); });
@@ -36,22 +45,32 @@ EngineThread::~EngineThread() {
   thread_.join();
 }
 
-void EngineThread::Execute(const std::function<void()>& f) {
-  auto done = std::make_shared<std::promise<void>>();
+// --- commands ---
+
+void EngineThread::Post(std::function<void()> f) {
   {
     std::lock_guard<std::mutex> lock(mutex_);
-    commands_.push_back([f, done] {
-      f();
-      done->set_value();
-    });
+    commands_.push_back(std::move(f));
   }
   wake_.notify_all();
+}
+
+void EngineThread::Execute(const std::function<void()>& f) {
+  auto done = std::make_shared<std::promise<void>>();
+  Post([f, done] {
+    f();
+    done->set_value();
+  });
   done->get_future().wait();
 }
 
+std::map<uint64_t, EngineThread::Client>::iterator EngineThread::Find(const RolloutSink* sink) {
+  return std::find_if(clients_.begin(), clients_.end(),
+                      [&](const auto& entry) { return entry.second.sink.get() == sink; });
+}
+
 void EngineThread::Submit(const std::shared_ptr<RolloutSink>& sink, RolloutRequest request) {
-  std::lock_guard<std::mutex> lock(mutex_);
-  commands_.push_back([this, sink, request = std::move(request)]() mutable {
+  Post([this, sink, request = std::move(request)]() mutable {
     const uint64_t client_id = request.id;
     if (engine_ == nullptr) {
       sink->OnFailure(client_id,
@@ -59,84 +78,111 @@ void EngineThread::Submit(const std::shared_ptr<RolloutSink>& sink, RolloutReque
                           "the server has no model yet (Weights.LoadModel gives it one)"));
       return;
     }
-    for (const auto& [id, live] : live_) {
-      if (live.sink == sink && live.client_id == client_id) {
-        sink->OnFailure(
-            client_id, absl::InvalidArgumentError(absl::StrCat("request_id ", client_id,
-                                                               " is live on this stream already")));
-        return;
-      }
+    auto client = Find(sink.get());
+    if (client != clients_.end() && client->second.requests.count(client_id) > 0) {
+      sink->OnFailure(client_id, absl::InvalidArgumentError(absl::StrCat(
+                                     "request_id ", client_id, " is live on this stream already")));
+      return;
     }
-    request.id = next_id_++;
-    absl::Status status = engine_->Add(request);
-    if (!status.ok()) {
+    const uint64_t client_number = client == clients_.end() ? next_client_ : client->first;
+    request.id = next_id_;
+    request.client = client_number;
+    const int64_t n = request.n;
+    if (absl::Status status = engine_->Add(std::move(request)); !status.ok()) {
       sink->OnFailure(client_id, status);
       return;
     }
-    live_[request.id] = {sink, client_id, request.n};
+    if (client == clients_.end()) client = clients_.insert({next_client_++, {sink, {}}}).first;
+    client->second.requests[client_id] = next_id_;
+    live_[next_id_++] = {client_number, client_id, n};
   });
-  wake_.notify_all();
+}
+
+void EngineThread::End(uint64_t engine_id) {
+  const Live live = live_.at(engine_id);
+  live_.erase(engine_id);
+  Client& client = clients_.at(live.client);
+  client.requests.erase(live.client_id);
+  if (!client.requests.empty()) return;
+  engine_->SetPaused(live.client, false);
+  clients_.erase(live.client);
 }
 
 void EngineThread::Cancel(const RolloutSink* sink, uint64_t request_id) {
-  std::lock_guard<std::mutex> lock(mutex_);
-  commands_.push_back([this, sink, request_id] {
-    for (auto it = live_.begin(); it != live_.end(); ++it) {
-      if (it->second.sink.get() != sink || it->second.client_id != request_id) continue;
-      engine_->Cancel(it->first);
-      it->second.sink->OnFailure(request_id, absl::CancelledError("cancelled by the client"));
-      live_.erase(it);
-      return;
-    }
+  Post([this, sink, request_id] {
+    auto client = Find(sink);
+    if (client == clients_.end() || client->second.requests.count(request_id) == 0) return;
+    const uint64_t engine_id = client->second.requests[request_id];
+    std::shared_ptr<RolloutSink> kept = client->second.sink;
+    engine_->Cancel(engine_id);
+    End(engine_id);
+    kept->OnFailure(request_id, absl::CancelledError("cancelled by the client"));
   });
-  wake_.notify_all();
 }
 
 void EngineThread::Detach(const RolloutSink* sink) {
   Execute([this, sink] {
-    for (auto it = live_.begin(); it != live_.end();) {
-      if (it->second.sink.get() == sink) {
-        engine_->Cancel(it->first);
-        it = live_.erase(it);
-      } else {
-        ++it;
-      }
+    auto client = Find(sink);
+    if (client == clients_.end()) return;
+    const std::map<uint64_t, uint64_t> requests = client->second.requests;
+    for (const auto& [client_id, engine_id] : requests) {
+      engine_->Cancel(engine_id);
+      End(engine_id);
     }
+  });
+}
+
+void EngineThread::Resume(const RolloutSink* sink) {
+  Post([this, sink] {
+    auto client = Find(sink);
+    if (client != clients_.end()) engine_->SetPaused(client->first, false);
   });
 }
 
 void EngineThread::WaitIdle(const RolloutSink* sink, const std::function<bool()>& give_up) {
   for (bool live = true; live && !give_up();) {
-    Execute([&] {
-      live = false;
-      for (const auto& [id, request] : live_) live = live || request.sink.get() == sink;
-    });
-    if (live) std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    Execute([&] { live = Find(sink) != clients_.end(); });
+    if (live) std::this_thread::sleep_for(kPoll);
   }
 }
 
-void EngineThread::SetModel(std::unique_ptr<Transformer> model, const std::string& path,
+// --- weights ---
+
+void EngineThread::SetModel(std::unique_ptr<ServedModel> model, const std::string& path,
                             const v1::WeightVersion& version) {
   Execute([&] {
-    for (auto& [id, live] : live_)
-      live.sink->OnFailure(live.client_id, absl::AbortedError("the server loaded another model"));
+    for (const auto& [id, live] : live_) {
+      clients_.at(live.client)
+          .sink->OnFailure(live.client_id, absl::AbortedError("the server loaded another model"));
+    }
     live_.clear();
+    clients_.clear();
+    if (switch_ != nullptr)
+      switch_->done.set_value(absl::AbortedError("the server loaded another model"));
+    switch_.reset();
     engine_.reset();
-    runner_.reset();
     model_ = std::move(model);
     EngineLimits limits;
-    limits.scheduler = {options_.max_sequences, options_.max_batch_tokens};
-    limits.num_blocks = static_cast<int32_t>((options_.kv_cache_mib << 20) /
-                                             TransformerRunner::BlockBytes(*model_));
-    limits.context_length = model_->config().context_length;
-    limits.eos_token_ids = model_->config().eos_token_ids;
-    runner_ = std::make_unique<TransformerRunner>(model_.get(), limits.num_blocks);
-    engine_ = std::make_unique<Engine>(limits, runner_.get());
+    limits.scheduler = options_.scheduler;
+    limits.num_blocks = model_->num_blocks();
+    limits.context_length = model_->context_length();
+    limits.eos_token_ids = model_->eos_token_ids();
+    if (std::shared_ptr<const PromptEncoder> encoder = model_->encoder()) {
+      limits.decode = [encoder](const std::vector<uint32_t>& tokens) {
+        return encoder->tokenizer()
+            .Decode(tokens, /*skip_special_tokens=*/false)
+            .value_or(std::string());
+      };
+    }
+    engine_ = std::make_unique<Engine>(limits, &model_->runner());
+    metrics_ = std::make_unique<EngineMetrics>();
     std::lock_guard<std::mutex> lock(mutex_);
     *status_.mutable_weights() = version;
     status_.set_model(path);
     status_.set_context_length(static_cast<uint64_t>(limits.context_length));
     status_.set_kv_blocks_total(static_cast<uint32_t>(limits.num_blocks));
+    encoder_ = model_->encoder();
+    eos_token_ids_ = limits.eos_token_ids;
   });
 }
 
@@ -157,114 +203,169 @@ absl::Status EngineThread::CheckVersion(const v1::WeightVersion& version) const 
   return absl::OkStatus();
 }
 
-absl::Status EngineThread::SetParameters(const std::vector<float>& parameters,
-                                         const v1::WeightVersion& version) {
-  absl::Status status;
-  Execute([&] {
-    status = CheckVersion(version);
-    if (!status.ok()) return;
-    if (static_cast<int64_t>(parameters.size()) != model_->layout().size()) {
-      status = absl::AbortedError("the model changed during the upload");
+absl::Status EngineThread::SetParameters(std::vector<float> parameters,
+                                         const v1::WeightVersion& version,
+                                         v1::RunningPolicy running,
+                                         const std::function<bool()>& give_up) {
+  auto change = std::make_shared<Switch>();
+  change->parameters = std::move(parameters);
+  change->version = version;
+  change->running = running;
+  std::future<absl::Status> done = change->done.get_future();
+  Post([this, change] {
+    absl::Status status = CheckVersion(change->version);
+    if (status.ok() && switch_ != nullptr)
+      status = absl::AbortedError("another switch of weights waits for running rollouts");
+    if (status.ok()) {
+      const ParameterSlot& last = model_->slots().back();
+      if (static_cast<int64_t>(change->parameters.size()) != last.offset + last.size)
+        status = absl::AbortedError("the model changed during the upload");
+    }
+    if (!status.ok()) {
+      change->done.set_value(status);
       return;
     }
-    model_->UpdateParameters(
-        [&](float* to) { memcpy(to, parameters.data(), parameters.size() * sizeof(float)); });
-    std::lock_guard<std::mutex> lock(mutex_);
-    *status_.mutable_weights() = version;
+    switch_ = change;
+    if (change->running == v1::RUNNING_POLICY_DRAIN) {
+      engine_->SetDraining(true);
+    } else if (change->running == v1::RUNNING_POLICY_CUT) {
+      Deliver(engine_->Cut());
+    }
   });
-  return status;
+  while (done.wait_for(kPoll) != std::future_status::ready) {
+    if (!give_up()) continue;
+    Execute([&] {
+      if (switch_ != change) return;  // it was made in this very moment
+      change->done.set_value(absl::CancelledError("given up before the running rollouts ended"));
+      switch_.reset();
+      engine_->SetDraining(false);
+    });
+  }
+  return done.get();
 }
+
+// Between two steps, when nothing stands in the way of the switch any more.
+void EngineThread::MakeSwitch() {
+  const Clock::time_point begin = Clock::now();
+  model_->SetParameters(switch_->parameters);
+  // What was not waited for in a drain must not go on with old keys and values.
+  engine_->WeightsChanged(switch_->running == v1::RUNNING_POLICY_RECOMPUTE ||
+                          switch_->running == v1::RUNNING_POLICY_DRAIN);
+  engine_->SetDraining(false);
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    *status_.mutable_weights() = switch_->version;
+  }
+  trace_.Mark(absl::StrCat("weights of step ", switch_->version.step()), begin, Seconds(begin));
+  switch_->done.set_value(absl::OkStatus());
+  switch_.reset();
+}
+
+// --- state ---
 
 v1::RolloutStatus EngineThread::Status() const {
   std::lock_guard<std::mutex> lock(mutex_);
   return status_;
 }
 
-void EngineThread::WithModel(const std::function<void(const Transformer*)>& f) {
-  Execute([&] { f(model_.get()); });
+std::vector<ParameterSlot> EngineThread::Slots() {
+  std::vector<ParameterSlot> slots;
+  Execute([&] {
+    if (model_ != nullptr) slots = model_->slots();
+  });
+  return slots;
+}
+
+std::shared_ptr<const PromptEncoder> EngineThread::encoder() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return encoder_;
+}
+
+std::vector<uint32_t> EngineThread::eos_token_ids() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return eos_token_ids_;
 }
 
 void EngineThread::UpdateStatus() {
-  static prometheus::Gauge& running =
-      GaugeMetric("e3_rollout_running", "Sequences in the running batch");
-  static prometheus::Gauge& waiting =
-      GaugeMetric("e3_rollout_waiting", "Sequences waiting for KV blocks or a place");
-  static prometheus::Gauge& used =
-      GaugeMetric("e3_rollout_kv_blocks_used", "KV cache blocks in use");
-  static prometheus::Gauge& total = GaugeMetric("e3_rollout_kv_blocks", "KV cache blocks");
-  static prometheus::Gauge& step =
-      GaugeMetric("e3_rollout_weight_step", "Optimizer step of the weights that are served");
   const Scheduler& scheduler = engine_->scheduler();
+  metrics_->OnState(scheduler);
   std::lock_guard<std::mutex> lock(mutex_);
   status_.set_running(static_cast<uint32_t>(scheduler.num_running()));
   status_.set_waiting(static_cast<uint32_t>(scheduler.num_waiting()));
+  status_.set_preempted(static_cast<uint32_t>(scheduler.num_preempted()));
   status_.set_kv_blocks_used(
       static_cast<uint32_t>(scheduler.blocks().num_blocks() - scheduler.blocks().num_free()));
-  running.Set(status_.running());
-  waiting.Set(status_.waiting());
-  used.Set(status_.kv_blocks_used());
-  total.Set(status_.kv_blocks_total());
+  static prometheus::Gauge& step =
+      GaugeMetric("e3_rollout_weight_step", "Optimizer step of the weights that are served");
   step.Set(static_cast<double>(status_.weights().step()));
 }
 
+// --- the thread ---
+
+void EngineThread::Deliver(std::vector<SampleOutput> outputs) {
+  metrics_->OnOutputs(outputs);
+  v1::WeightVersion version;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    version = status_.weights();
+    uint64_t tokens = status_.tokens_generated();
+    for (const SampleOutput& output : outputs) tokens += output.tokens.size();
+    status_.set_tokens_generated(tokens);
+  }
+  std::vector<uint64_t> clients;
+  for (SampleOutput& output : outputs) {
+    const uint64_t id = output.request_id;
+    Live& live = live_.at(id);
+    const bool ends = output.finish != Finish::kNone && --live.unfinished == 0;
+    if (clients.empty() || clients.back() != live.client) clients.push_back(live.client);
+    clients_.at(live.client).sink->OnOutput(live.client_id, std::move(output), version);
+    if (ends) End(id);
+  }
+  for (uint64_t client : clients) {
+    auto it = clients_.find(client);
+    if (it != clients_.end() && it->second.sink->full()) engine_->SetPaused(client, true);
+  }
+}
+
 void EngineThread::Run() {
-  at::set_num_threads(options_.threads > 0
+  omp_set_num_threads(options_.threads > 0
                           ? options_.threads
                           : static_cast<int>(std::max(1u, std::thread::hardware_concurrency())));
-  prometheus::Counter& decoded = CounterMetric("e3_rollout_tokens_total", "Tokens generated");
-  prometheus::Counter& prefilled =
-      CounterMetric("e3_rollout_prefill_tokens_total", "Prompt tokens computed");
-  prometheus::Counter& preempted =
-      CounterMetric("e3_rollout_preemptions_total", "Sequences preempted for lack of KV blocks");
-  prometheus::Counter& finished = CounterMetric("e3_rollout_finished_total", "Samples finished");
-  prometheus::Histogram& step_seconds =
-      HistogramMetric("e3_rollout_step_seconds", "Duration of engine steps",
-                      {0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5});
-  uint64_t prefill_before = 0, preempted_before = 0;
   while (true) {
     std::vector<std::function<void()>> commands;
     {
       std::unique_lock<std::mutex> lock(mutex_);
       wake_.wait(lock, [&] {
-        return stop_ || !commands_.empty() || (engine_ != nullptr && !engine_->idle());
+        return stop_ || !commands_.empty() || switch_ != nullptr ||
+               (engine_ != nullptr && !engine_->idle());
       });
       if (stop_) break;
       commands.swap(commands_);
     }
     for (const auto& command : commands) command();
     if (engine_ == nullptr) continue;
-    if (engine_->idle()) {
-      UpdateStatus();
-      continue;
+    if (switch_ != nullptr &&
+        (switch_->running != v1::RUNNING_POLICY_DRAIN || engine_->drained())) {
+      MakeSwitch();
     }
-    auto begin = std::chrono::steady_clock::now();
-    std::vector<TokenOutput> outputs = engine_->Step();
-    step_seconds.Observe(Seconds(begin));
-    v1::WeightVersion version = Status().weights();
-    for (const TokenOutput& output : outputs) {
-      auto it = live_.find(output.request_id);
-      if (it == live_.end()) continue;
-      it->second.sink->OnToken(it->second.client_id, output, version);
-      if (output.finish == Finish::kNone) continue;
-      finished.Increment();
-      if (--it->second.unfinished == 0) live_.erase(it);
-    }
-    decoded.Increment(static_cast<double>(outputs.size()));
-    if (engine_->counters().prefill_tokens < prefill_before)
-      prefill_before = preempted_before = 0;  // a new engine
-    prefilled.Increment(static_cast<double>(engine_->counters().prefill_tokens - prefill_before));
-    prefill_before = engine_->counters().prefill_tokens;
-    preempted.Increment(
-        static_cast<double>(engine_->scheduler().num_preempted() - preempted_before));
-    preempted_before = engine_->scheduler().num_preempted();
-    {
-      std::lock_guard<std::mutex> lock(mutex_);
-      status_.set_tokens_generated(status_.tokens_generated() + outputs.size());
+    if (!engine_->idle()) {
+      std::vector<SampleOutput> outputs = engine_->Step();
+      if (engine_->last_step().sequences > 0) {
+        metrics_->OnStep(engine_->last_step());
+        trace_.Add(engine_->last_step());
+      }
+      Deliver(std::move(outputs));
     }
     UpdateStatus();
   }
   // Commands that still wait must not wait for ever.
-  for (const auto& command : commands_) command();
+  std::vector<std::function<void()>> commands;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    commands.swap(commands_);
+  }
+  for (const auto& command : commands) command();
+  if (switch_ != nullptr) switch_->done.set_value(absl::AbortedError("the server is stopping"));
 }
 
 }  // namespace e3

@@ -1,4 +1,5 @@
-// The thread that owns the model and the engine, and the queues around it. Knows nothing of gRPC.
+// The thread that owns the model and the engine, and the queues around it. Knows neither gRPC nor
+// LibTorch.
 #ifndef E3_ROLLOUT_SERVER_SERVICE_ENGINE_THREAD_H_
 #define E3_ROLLOUT_SERVER_SERVICE_ENGINE_THREAD_H_
 
@@ -13,26 +14,30 @@
 
 #include "absl/status/status.h"
 #include "e3/v1/rollouts.pb.h"
+#include "e3/v1/weights.pb.h"
 #include "rollout_server/engine.h"
+#include "rollout_server/served_model.h"
+#include "rollout_server/service/engine_metrics.h"
+#include "rollout_server/service/step_trace.h"
 
 namespace e3 {
 
-class Transformer;
-
-// Where the tokens of a client's requests go. Called by the engine thread; must not block.
+// Where the outputs of a client's requests go. Called by the engine thread; must not block. Each
+// sink is a client with a fair share of the engine.
 class RolloutSink {
  public:
   virtual ~RolloutSink() = default;
-  virtual void OnToken(uint64_t request_id, const TokenOutput& token,
-                       const v1::WeightVersion& version) = 0;
+  virtual void OnOutput(uint64_t request_id, SampleOutput output,
+                        const v1::WeightVersion& version) = 0;
   virtual void OnFailure(uint64_t request_id, const absl::Status& status) = 0;
+  // Asked after outputs: whether the client is so far behind that its rollouts should pause until
+  // EngineThread::Resume.
+  virtual bool full() { return false; }
 };
 
 struct EngineThreadOptions {
-  int64_t max_sequences = 512;
-  int64_t max_batch_tokens = 2048;
-  int64_t kv_cache_mib = 1024;
-  int threads = 0;  // of matrix products; 0: one a core
+  SchedulerLimits scheduler;
+  int threads = 0;  // of the model's arithmetic; 0: one a core
 };
 
 // Thread-safe.
@@ -49,50 +54,74 @@ class EngineThread {
   void Cancel(const RolloutSink* sink, uint64_t request_id);
   // Cancels everything of a sink silently; afterwards the sink is not called any more.
   void Detach(const RolloutSink* sink);
-
+  // The sink is not full any more.
+  void Resume(const RolloutSink* sink);
   // Waits until no request of the sink is live, or `give_up` (asked ten times a second) says so.
   void WaitIdle(const RolloutSink* sink, const std::function<bool()>& give_up);
 
   // Replaces the model between two steps; requests in progress fail with Aborted.
-  void SetModel(std::unique_ptr<Transformer> model, const std::string& path,
+  void SetModel(std::unique_ptr<ServedModel> model, const std::string& path,
                 const v1::WeightVersion& version);
-  // Replaces the parameters between two steps; running sequences go on with the keys and values
-  // that they have. `parameters` is in the model's ParameterLayout. FailedPrecondition when the
-  // version is not above the one held or there is no model.
-  absl::Status SetParameters(const std::vector<float>& parameters,
-                             const v1::WeightVersion& version);
+  // Replaces the weights between two steps; `running` says what becomes of rollouts in progress.
+  // `parameters` are the model's slots one behind the other. Returns after the switch.
+  // FailedPrecondition when the version is not above the one held or there is no model; Aborted
+  // when another switch or model came in between; Cancelled when `give_up` (asked ten times a
+  // second) said so before the switch, whose weights then never serve.
+  absl::Status SetParameters(std::vector<float> parameters, const v1::WeightVersion& version,
+                             v1::RunningPolicy running, const std::function<bool()>& give_up);
   // FailedPrecondition, AlreadyExists or OK: whether `version` may follow the one held.
   absl::Status CheckVersion(const v1::WeightVersion& version) const;
 
   v1::RolloutStatus Status() const;
-  // Calls `f` with the model (null when there is none) while no step runs.
-  void WithModel(const std::function<void(const Transformer*)>& f);
+  // The slots of the model; empty when there is none.
+  std::vector<ParameterSlot> Slots();
+  // The model's tokenizer and template; null when there is none.
+  std::shared_ptr<const PromptEncoder> encoder() const;
+  std::vector<uint32_t> eos_token_ids() const;
+  // The last steps in Chrome's trace event format.
+  std::string TraceJson() const { return trace_.Json(); }
 
  private:
-  struct Live {
+  struct Client {
     std::shared_ptr<RolloutSink> sink;
-    uint64_t client_id;
+    std::map<uint64_t, uint64_t> requests;  // engine id by the client's id
+  };
+  struct Live {
+    uint64_t client;
+    uint64_t client_id;  // of the request
     int64_t unfinished;
   };
+  struct Switch;
 
   void Run();
-  // Runs `f` on the engine thread between two steps and waits for it.
+  // Runs `f` on the engine thread between two steps, and waits for it (Execute) or not (Post).
   void Execute(const std::function<void()>& f);
+  void Post(std::function<void()> f);
+  // The client of a sink; null when it has no live request.
+  std::map<uint64_t, Client>::iterator Find(const RolloutSink* sink);
+  void Deliver(std::vector<SampleOutput> outputs);
+  void End(uint64_t engine_id);
+  void MakeSwitch();
   void UpdateStatus();
 
   EngineThreadOptions options_;
+  StepTrace trace_;
   // Engine thread only.
-  std::unique_ptr<Transformer> model_;
-  std::unique_ptr<TransformerRunner> runner_;
+  std::unique_ptr<ServedModel> model_;
   std::unique_ptr<Engine> engine_;
-  std::map<uint64_t, Live> live_;  // by engine request id
-  uint64_t next_id_ = 1;
+  std::map<uint64_t, Client> clients_;
+  std::map<uint64_t, Live> live_;  // by the engine's request id
+  uint64_t next_id_ = 1, next_client_ = 1;
+  std::shared_ptr<Switch> switch_;  // that waits for running rollouts
+  std::unique_ptr<EngineMetrics> metrics_;
 
   mutable std::mutex mutex_;
   std::condition_variable wake_;
   std::vector<std::function<void()>> commands_;
   bool stop_ = false;
   v1::RolloutStatus status_;
+  std::shared_ptr<const PromptEncoder> encoder_;
+  std::vector<uint32_t> eos_token_ids_;
   std::thread thread_;
 };
 

@@ -1,9 +1,15 @@
 // e3-rollout-server: generates rollouts within token budgets.
+#include <ATen/Parallel.h>
+
+#include <algorithm>
+#include <thread>
+
 #include "CLI/CLI.hpp"
 #include "model/numerics_check.h"
-#include "model/transformer.h"
 #include "rollout_server/service/engine_thread.h"
 #include "rollout_server/service/rollout_service.h"
+#include "rollout_server/service/weights_service.h"
+#include "rollout_server/transformer_model.h"
 #include "services/runtime/log.h"
 #include "services/runtime/server_process.h"
 #include "services/runtime/startup_check.h"
@@ -13,27 +19,46 @@ int main(int argc, char** argv) {
   e3::ServerFlags flags;
   e3::AddServerFlags(app, 7410, &flags);
   e3::EngineThreadOptions options;
+  int64_t kv_cache_mib = 1024;
   std::string model_path;
   app.add_option("--model", model_path,
                  "Hugging Face folder to serve from the start (a learner's LoadModel replaces it)");
   app.add_option("--threads", options.threads, "Threads of the model; 0: one a core")
       ->capture_default_str();
-  app.add_option("--max-sequences", options.max_sequences, "Samples running at once")
+  app.add_option("--max-sequences", options.scheduler.max_sequences, "Samples running at once")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  app.add_option("--max-batch-tokens", options.max_batch_tokens, "Tokens of one engine step")
+  app.add_option("--max-batch-tokens", options.scheduler.max_batch_tokens,
+                 "Tokens of one engine step")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  app.add_option("--kv-cache-mib", options.kv_cache_mib, "Memory of the KV cache")
+  app.add_option("--aging-steps", options.scheduler.aging_steps,
+                 "Engine steps of waiting after which evaluation counts as training")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  app.add_option("--kv-cache-mib", kv_cache_mib, "Memory of the KV cache")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   CLI11_PARSE(app, argc, argv);
 
   e3::ServerProcess process("rollout-server", flags);
   e3::ReportStartupCheck("numerics", e3::CheckNumerics());
+  if (options.threads <= 0)
+    options.threads = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  if (options.scheduler.max_sequences > options.scheduler.max_batch_tokens) {
+    e3::Log("error",
+            "--max-sequences may not be above --max-batch-tokens: a step decodes a token "
+            "of every sequence");
+    return 1;
+  }
+  at::set_num_threads(options.threads);
+  e3::ModelLoader load =
+      [&](const std::string& path) -> absl::StatusOr<std::unique_ptr<e3::ServedModel>> {
+    return e3::TransformerModel::Load(path, kv_cache_mib);
+  };
   e3::EngineThread engine(options);
   if (!model_path.empty()) {
-    auto model = e3::Transformer::Load(model_path);
+    auto model = load(model_path);
     if (!model.ok()) {
       e3::Log("error", "cannot load the model", {{"error", std::string(model.status().message())}});
       return 1;
@@ -41,6 +66,6 @@ int main(int argc, char** argv) {
     engine.SetModel(*std::move(model), model_path, {});
   }
   e3::RolloutService rollouts(&engine);
-  e3::WeightsService weights(&engine);
+  e3::WeightsService weights(&engine, load);
   return process.Run({&rollouts, &weights}, [&] { rollouts.Drain(); });
 }

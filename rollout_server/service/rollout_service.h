@@ -1,48 +1,59 @@
-// The rollout server's gRPC services over an EngineThread.
+// The rollout server's streams over an EngineThread.
 #ifndef E3_ROLLOUT_SERVER_SERVICE_ROLLOUT_SERVICE_H_
 #define E3_ROLLOUT_SERVER_SERVICE_ROLLOUT_SERVICE_H_
 
-#include <atomic>
+#include <condition_variable>
+#include <map>
+#include <memory>
 #include <mutex>
 #include <set>
+#include <string>
+#include <thread>
 
 #include "e3/v1/rollouts.grpc.pb.h"
-#include "e3/v1/weights.grpc.pb.h"
 #include "rollout_server/service/engine_thread.h"
+#include "rollout_server/service/session.h"
 
 namespace e3 {
 
 class RolloutService final : public v1::Rollouts::Service {
  public:
-  explicit RolloutService(EngineThread* engine) : engine_(engine) {}
+  explicit RolloutService(EngineThread* engine);
+  ~RolloutService() override;
 
   grpc::Status Generate(
       grpc::ServerContext* context,
       grpc::ServerReaderWriter<v1::GenerateReply, v1::GenerateRequest>* stream) override;
   grpc::Status GetStatus(grpc::ServerContext* context, const v1::GetRolloutStatusRequest* request,
                          v1::RolloutStatus* reply) override;
+  grpc::Status GetTrace(grpc::ServerContext* context, const v1::GetTraceRequest* request,
+                        v1::GetTraceReply* reply) override;
   // Ends all streams.
   void Drain();
 
  private:
+  struct NamedSession {
+    std::shared_ptr<RolloutSession> session;
+    std::chrono::seconds grace;
+    bool attached = false;
+    Clock::time_point left;  // when the last stream went away
+  };
+
+  // The session of this name, which may be new.
+  std::shared_ptr<RolloutSession> OpenSession(const v1::GenerateRequest::Open& open, bool* resumed,
+                                              uint64_t* ticket);
+  // The ticket's stream is gone; `finished`: nothing is left to say, and nobody will come back.
+  void LeaveSession(const std::string& name, uint64_t ticket, bool finished);
+  // Forgets sessions whose client did not come back.
+  void Expire();
+
   EngineThread* engine_;
   std::mutex mutex_;
+  std::condition_variable stopping_;
   std::set<grpc::ServerContext*> streams_;
-  bool draining_ = false;
-};
-
-class WeightsService final : public v1::Weights::Service {
- public:
-  explicit WeightsService(EngineThread* engine) : engine_(engine) {}
-
-  grpc::Status Upload(grpc::ServerContext* context, grpc::ServerReader<v1::UploadRequest>* reader,
-                      v1::UploadReply* reply) override;
-  grpc::Status LoadModel(grpc::ServerContext* context, const v1::LoadModelRequest* request,
-                         v1::LoadModelReply* reply) override;
-
- private:
-  EngineThread* engine_;
-  std::mutex upload_mutex_;  // one upload or load at a time
+  std::map<std::string, NamedSession> sessions_;
+  bool draining_ = false, stop_ = false;
+  std::thread reaper_;
 };
 
 }  // namespace e3

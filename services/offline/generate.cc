@@ -5,6 +5,7 @@
 #include "absl/strings/str_format.h"
 #include "model/transformer.h"
 #include "rollout_server/engine.h"
+#include "rollout_server/transformer_runner.h"
 #include "services/offline/commands.h"
 #include "services/offline/prompt_line.h"
 #include "services/runtime/status_macros.h"
@@ -79,7 +80,10 @@ absl::Status RunGenerate(const GenerateOptions& o) {
     request.prompt = *std::move(prompt);
     request.n = o.samples;
     request.budget = o.budget;
-    request.sampling = {o.temperature, o.top_p, o.min_p, o.top_k};
+    request.sampling.temperature = o.temperature;
+    request.sampling.top_p = o.top_p;
+    request.sampling.min_p = o.min_p;
+    request.sampling.top_k = o.top_k;
     // A line's draws do not depend on the lines around it, only on its position.
     request.seed = o.seed + next_request * 0x9E3779B97F4A7C15u;
     if (absl::Status status = engine.Add(request); !status.ok())
@@ -97,14 +101,16 @@ absl::Status RunGenerate(const GenerateOptions& o) {
       if (!added.ok()) bad_line = added.status();
       more = added.ok() && *added;
     }
-    for (const TokenOutput& output : engine.Step()) {
+    for (const SampleOutput& output : engine.Step()) {
       Pending& p = pending[output.request_id - first_pending];
       Sample& sample = p.samples[output.sample];
-      sample.tokens.push_back(output.token);
-      sample.logprobs.push_back(output.logprob);
+      for (const OutputToken& token : output.tokens) {
+        sample.tokens.push_back(token.token);
+        sample.logprobs.push_back(token.logprob);
+        ++tokens;
+      }
       sample.finish = output.finish;
       if (output.finish != Finish::kNone) --p.unfinished;
-      ++tokens;
     }
     while (!pending.empty() && pending.front().unfinished == 0) {
       E3_RETURN_IF_ERROR(Print(pending.front(), encoder->tokenizer(), *writer));

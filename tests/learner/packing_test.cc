@@ -21,5 +21,14 @@ TEST_CASE("micro-batches respect the limit and lose nothing") {
   CHECK(MicroBatches({100}, 6) == std::vector<size_t>{1});
 }
 
+TEST_CASE("forced tokens are inputs, but nothing is learned from them") {
+  TrainingSequence s{{1, 2}, {3, 4, 5, 6}, {1, 2}};
+  PackedBatch batch = Pack({&s});
+  CHECK(batch.token_ids == std::vector<int64_t>{1, 2, 3, 4, 5});
+  CHECK(batch.targets == std::vector<int64_t>{3, 6});
+  CHECK(batch.predicting_rows == std::vector<int64_t>{1, 4});
+  CHECK(s.trained_tokens() == 2);
+}
+
 }  // namespace
 }  // namespace e3

@@ -7,6 +7,7 @@
 #include "learner/sft.h"
 #include "learner/token_logprobs.h"
 #include "rollout_server/engine.h"
+#include "rollout_server/transformer_runner.h"
 #include "services/runtime/philox.h"
 
 namespace e3 {
@@ -28,7 +29,8 @@ TEST_CASE("rollouts carry the learner's own log-probabilities, to the last bit")
   auto model = Transformer::Load(kStarter);
   REQUIRE(model.ok());
   EngineLimits limits;
-  limits.scheduler = {64, 100};
+  limits.scheduler.max_sequences = 64;
+  limits.scheduler.max_batch_tokens = 100;
   limits.num_blocks = 150;  // little enough that sequences are preempted
   limits.context_length = 2048;
   limits.eos_token_ids = {1};
@@ -47,17 +49,18 @@ TEST_CASE("rollouts carry the learner's own log-probabilities, to the last bit")
     requests.push_back(r);
     REQUIRE(engine.Add(r).ok());
   }
-  std::map<std::pair<uint64_t, uint32_t>, std::vector<TokenOutput>> rollouts;
+  std::map<std::pair<uint64_t, uint32_t>, std::vector<OutputToken>> rollouts;
   while (!engine.idle()) {
-    for (const TokenOutput& o : engine.Step()) rollouts[{o.request_id, o.sample}].push_back(o);
+    for (const SampleOutput& o : engine.Step())
+      rollouts[{o.request_id, o.sample}].push_back(o.tokens[0]);
   }
   CHECK(rollouts.size() == 72);
-  CHECK(engine.scheduler().num_preempted() > 0);
+  CHECK(engine.scheduler().counters().preempted > 0);
   at::NoGradGuard no_grad;
   size_t different = 0, tokens = 0;
   for (const auto& [key, outputs] : rollouts) {
     TrainingSequence sequence{requests[key.first].prompt, {}};
-    for (const TokenOutput& o : outputs) sequence.response.push_back(o.token);
+    for (const OutputToken& o : outputs) sequence.response.push_back(o.token);
     TokenLogprobs scores =
         ForwardLogprobs(**model, Pack({&sequence}), requests[key.first].sampling.temperature);
     for (size_t i = 0; i < outputs.size(); ++i, ++tokens) {

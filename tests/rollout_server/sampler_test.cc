@@ -3,6 +3,7 @@
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <map>
+#include <numeric>
 
 #include "services/runtime/philox.h"
 
@@ -20,7 +21,9 @@ TEST_CASE("log-probability and entropy are those of softmax(logits / T)") {
   for (int64_t n : {1, 3, 8, 265, 1000, 49152}) {
     for (double temperature : {0.0, 0.6, 1.0, 2.5}) {
       std::vector<float> logits = RandomLogits(static_cast<uint64_t>(n), n);
-      Draw draw = SampleTokens({{logits.data(), {temperature}, 1, 2, 3}}, n)[0];
+      SamplingParams params;
+      params.temperature = temperature;
+      OutputToken draw = SampleTokens({{logits.data(), &params, 1, 2, 3}}, n)[0];
       const double t = temperature == 0 ? 1 : temperature;
       double sum = 0, entropy = 0;
       for (float l : logits) sum += std::exp(l / t);
@@ -36,26 +39,27 @@ TEST_CASE("log-probability and entropy are those of softmax(logits / T)") {
 TEST_CASE("frequencies are the probabilities, and a draw is a function of its key") {
   std::vector<float> logits = {0.f, 1.f, 2.f, -1.f};
   std::map<uint32_t, int> counts;
+  const SamplingParams params;
   std::vector<DrawRequest> requests;
   for (uint64_t i = 0; i < 40000; ++i)
-    requests.push_back({logits.data(), {}, 9, static_cast<uint32_t>(i % 16), i / 16});
-  std::vector<Draw> draws = SampleTokens(requests, 4);
-  for (const Draw& d : draws) ++counts[d.token];
+    requests.push_back({logits.data(), &params, 9, static_cast<uint32_t>(i % 16), i / 16});
+  std::vector<OutputToken> draws = SampleTokens(requests, 4);
+  for (const OutputToken& d : draws) ++counts[d.token];
   double sum = 0;
   for (float l : logits) sum += std::exp(l);
   for (uint32_t v = 0; v < 4; ++v)
     CHECK(counts[v] / 40000.0 == Approx(std::exp(logits[v]) / sum).margin(0.01));
   std::reverse(requests.begin(), requests.end());
-  std::vector<Draw> again = SampleTokens(requests, 4);
+  std::vector<OutputToken> again = SampleTokens(requests, 4);
   for (size_t i = 0; i < draws.size(); ++i)
     REQUIRE(draws[i].token == again[draws.size() - 1 - i].token);
 }
 
 // Tokens that are ever drawn.
-std::vector<uint32_t> Support(const std::vector<float>& logits, SamplingParams params) {
+std::vector<uint32_t> Drawn(const std::vector<float>& logits, SamplingParams params) {
   std::map<uint32_t, int> seen;
   for (uint64_t i = 0; i < 4000; ++i)
-    ++seen[SampleTokens({{logits.data(), params, 3, 0, i}}, static_cast<int64_t>(logits.size()))[0]
+    ++seen[SampleTokens({{logits.data(), &params, 3, 0, i}}, static_cast<int64_t>(logits.size()))[0]
                .token];
   std::vector<uint32_t> tokens;
   for (const auto& [token, count] : seen) tokens.push_back(token);
@@ -66,14 +70,95 @@ TEST_CASE("top-k, top-p and min-p keep what they should") {
   // Probabilities .5, .3, .15, .05 in an order of their own.
   std::vector<float> logits = {std::log(.15f), std::log(.5f), std::log(.05f), std::log(.3f)};
   using Tokens = std::vector<uint32_t>;
-  CHECK(Support(logits, {1, 1, 0, 0}) == Tokens{0, 1, 2, 3});
-  CHECK(Support(logits, {1, 1, 0, 2}) == Tokens{1, 3});
-  CHECK(Support(logits, {1, 0.49, 0, 0}) == Tokens{1});
-  CHECK(Support(logits, {1, 0.79, 0, 0}) == Tokens{1, 3});
-  CHECK(Support(logits, {1, 0.81, 0, 0}) == Tokens{0, 1, 3});
-  CHECK(Support(logits, {1, 1, 0.29, 0}) == Tokens{0, 1, 3});
-  CHECK(Support(logits, {1, 1, 0.9, 0}) == Tokens{1});
-  CHECK(Support(logits, {1, 0.9, 0.5, 3}) == Tokens{1, 3});
+  auto Support = [&](double top_p, double min_p, int64_t top_k) {
+    SamplingParams params;
+    params.top_p = top_p;
+    params.min_p = min_p;
+    params.top_k = top_k;
+    return Drawn(logits, params);
+  };
+  CHECK(Support(1, 0, 0) == Tokens{0, 1, 2, 3});
+  CHECK(Support(1, 0, 2) == Tokens{1, 3});
+  CHECK(Support(0.49, 0, 0) == Tokens{1});
+  CHECK(Support(0.79, 0, 0) == Tokens{1, 3});
+  CHECK(Support(0.81, 0, 0) == Tokens{0, 1, 3});
+  CHECK(Support(1, 0.29, 0) == Tokens{0, 1, 3});
+  CHECK(Support(1, 0.9, 0) == Tokens{1});
+  CHECK(Support(0.9, 0.5, 3) == Tokens{1, 3});
+}
+
+TEST_CASE("cuts are exact over large vocabularies, and so is the probability of what was drawn") {
+  const int64_t n = 5000;
+  for (uint64_t seed = 0; seed < 20; ++seed) {
+    std::vector<float> logits = RandomLogits(seed, n);
+    SamplingParams params;
+    params.temperature = 0.7;
+    params.top_p = seed % 2 == 0 ? 0.9 : 0.3;
+    params.top_k = seed % 3 == 0 ? 400 : 0;
+    params.min_p = seed % 5 == 0 ? 0.05 : 0;
+    // The plain definition, in double precision.
+    std::vector<int> order(n);
+    std::iota(order.begin(), order.end(), 0);
+    std::sort(order.begin(), order.end(), [&](int a, int b) { return logits[a] > logits[b]; });
+    auto w = [&](int i) { return std::exp((logits[i] - logits[order[0]]) / 0.7); };
+    if (params.top_k > 0) order.resize(static_cast<size_t>(params.top_k));
+    double total = 0, mass = 0;
+    for (int i : order) total += w(i);
+    std::map<uint32_t, double> kept;
+    for (int i : order) {
+      kept[static_cast<uint32_t>(i)] = w(i);
+      mass += w(i);
+      if (mass >= params.top_p * total) break;
+    }
+    std::erase_if(kept, [&](const auto& entry) { return entry.second < params.min_p; });
+    double left = 0;
+    for (const auto& [token, weight] : kept) left += weight;
+    for (uint64_t i = 0; i < 300; ++i) {
+      OutputToken draw = SampleTokens({{logits.data(), &params, seed, 0, i}}, n)[0];
+      REQUIRE(kept.count(draw.token) == 1);
+      CHECK(draw.sampled_logprob == Approx(std::log(kept[draw.token] / left)).margin(1e-5));
+    }
+  }
+}
+
+TEST_CASE("penalties, biases and bans change what is drawn, not what the policy's numbers are") {
+  std::vector<float> logits = {2.f, 1.f, -1.f, 0.f};
+  const std::vector<uint32_t> seen = {0, 2, 0};
+  SamplingParams params;
+  params.repetition_penalty = 2;
+  params.logit_bias = {{3, 0.5f}};
+  DrawRequest request{logits.data(), &params, 5, 0, 0, &seen};
+  // Penalised once: 2 / 2, 1, -1 * 2, 0 + .5.
+  const std::vector<double> adjusted = {1, 1, -2, 0.5};
+  double sum = 0, raw = 0;
+  for (double z : adjusted) sum += std::exp(z);
+  for (float z : logits) raw += std::exp(z);
+  std::map<uint32_t, int> counts;
+  for (uint64_t i = 0; i < 20000; ++i) {
+    request.position = i;
+    OutputToken draw = SampleTokens({request}, 4)[0];
+    ++counts[draw.token];
+    REQUIRE(draw.sampled_logprob == Approx(adjusted[draw.token] - std::log(sum)).margin(1e-5));
+    REQUIRE(draw.logprob == Approx(logits[draw.token] - std::log(raw)).margin(1e-5));
+  }
+  for (uint32_t v = 0; v < 4; ++v)
+    CHECK(counts[v] / 20000.0 == Approx(std::exp(adjusted[v]) / sum).margin(0.015));
+
+  const std::vector<uint32_t> banned = {0, 1}, also = {3};
+  request.forbidden[0] = &banned;
+  request.forbidden[1] = &also;
+  for (double temperature : {0.0, 1.0}) {
+    params.temperature = temperature;
+    CHECK(SampleTokens({request}, 4)[0].token == 2);
+  }
+  params.top_logprobs = 3;
+  OutputToken draw = SampleTokens({request}, 4)[0];
+  REQUIRE(draw.top.size() == 3);
+  CHECK(draw.top[0].token == 0);
+  CHECK(draw.top[2].token == 3);
+  CHECK(draw.top[1].logprob == Approx(1 - std::log(raw)).margin(1e-5));
+  OutputToken scored = ScoreToken(logits.data(), 4, params, 1);
+  CHECK(scored.logprob == draw.top[1].logprob);
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-#include "rollout_server/model_runner.h"
+#include "rollout_server/transformer_runner.h"
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>

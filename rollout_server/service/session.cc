@@ -1,0 +1,216 @@
+#include "rollout_server/service/session.h"
+
+#include <algorithm>
+
+namespace e3 {
+namespace {
+
+v1::FinishReason ToProto(Finish finish) {
+  switch (finish) {
+    case Finish::kStop:
+      return v1::FINISH_REASON_STOP;
+    case Finish::kLength:
+      return v1::FINISH_REASON_LENGTH;
+    case Finish::kCancelled:
+      return v1::FINISH_REASON_CANCELLED;
+    case Finish::kCut:
+      return v1::FINISH_REASON_CUT;
+    case Finish::kNone:
+      break;
+  }
+  return v1::FINISH_REASON_UNSPECIFIED;
+}
+
+bool SameVersion(const v1::WeightVersion& a, const v1::WeightVersion& b) {
+  return a.step() == b.step() && a.epoch() == b.epoch() && a.job() == b.job();
+}
+
+void AppendTop(const std::vector<TopToken>& top, v1::GenerateReply::TopLogprobs* out) {
+  for (const TopToken& t : top) {
+    out->add_token_ids(t.token);
+    out->add_logprobs(t.logprob);
+  }
+}
+
+void Append(const SampleOutput& output, const v1::WeightVersion& version,
+            v1::GenerateReply::Chunk* chunk) {
+  for (const OutputToken& t : output.tokens) {
+    const int at = chunk->token_ids_size();
+    // Spelled out from the first token on that differs.
+    if (chunk->sampled_logprobs_size() == 0 && t.sampled_logprob != t.logprob)
+      *chunk->mutable_sampled_logprobs() = chunk->logprobs();
+    if (chunk->sampled_logprobs_size() > 0 || t.sampled_logprob != t.logprob)
+      chunk->add_sampled_logprobs(t.sampled_logprob);
+    chunk->add_token_ids(t.token);
+    chunk->add_logprobs(t.logprob);
+    chunk->add_entropies(t.entropy);
+    if (t.forced) chunk->add_forced(static_cast<uint32_t>(at));
+    // One a token from the first one that has them; forced tokens have none.
+    if (!t.top.empty() || chunk->top_logprobs_size() > 0) {
+      while (chunk->top_logprobs_size() < at) chunk->add_top_logprobs();
+      AppendTop(t.top, chunk->add_top_logprobs());
+    }
+  }
+  for (const OutputToken& t : output.prompt_tokens) {
+    chunk->add_prompt_logprobs(t.logprob);
+    if (!t.top.empty()) AppendTop(t.top, chunk->add_prompt_top_logprobs());
+  }
+  if (output.tokens.empty()) return;
+  if (chunk->versions_size() == 0 || !SameVersion(chunk->versions().rbegin()->version(), version))
+    *chunk->add_versions()->mutable_version() = version;
+  auto* span = chunk->mutable_versions(chunk->versions_size() - 1);
+  span->set_tokens(span->tokens() + static_cast<uint32_t>(output.tokens.size()));
+}
+
+}  // namespace
+
+void RolloutSession::Expect(uint64_t request_id, const v1::GenerateRequest::Start& start) {
+  if (start.soft_overlong_tokens() == 0) return;
+  std::lock_guard<std::mutex> lock(mutex_);
+  expected_[request_id] = {start.budget(), start.soft_overlong_tokens(),
+                           start.response_prefix_size(), std::max<int64_t>(1, start.n()), {}};
+}
+
+void RolloutSession::OnOutput(uint64_t request_id, SampleOutput output,
+                              const v1::WeightVersion& version) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  v1::GenerateReply::Chunk& chunk = chunks_[{request_id, output.sample}];
+  Append(output, version, &chunk);
+  tokens_ += static_cast<int64_t>(output.tokens.size());
+  if (auto it = expected_.find(request_id); it != expected_.end()) {
+    Expected& e = it->second;
+    int64_t& length = e.lengths.try_emplace(output.sample, e.prefix).first->second;
+    length += static_cast<int64_t>(output.tokens.size());
+    if (output.finish != Finish::kNone) {
+      const int64_t over = length - (e.budget - e.soft_overlong);
+      chunk.set_overlong(static_cast<float>(std::clamp(
+          static_cast<double>(over) / static_cast<double>(e.soft_overlong), 0.0, 1.0)));
+      if (--e.unfinished == 0) expected_.erase(it);
+    }
+  }
+  if (output.finish != Finish::kNone || chunk.token_ids_size() >= kChunkTokens) {
+    chunk.set_finish_reason(ToProto(output.finish));
+    chunk.set_request_id(request_id);
+    chunk.set_sample(output.sample);
+    v1::GenerateReply reply;
+    *reply.mutable_chunk() = std::move(chunk);
+    chunks_.erase({request_id, output.sample});
+    Number(std::move(reply));
+    urgent_ = true;
+    ready_.notify_all();
+  }
+}
+
+void RolloutSession::OnFailure(uint64_t request_id, const absl::Status& status) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  // The tokens that were made come first.
+  for (auto it = chunks_.lower_bound({request_id, 0});
+       it != chunks_.end() && it->first.first == request_id;) {
+    v1::GenerateReply reply;
+    *reply.mutable_chunk() = std::move(it->second);
+    reply.mutable_chunk()->set_request_id(request_id);
+    reply.mutable_chunk()->set_sample(it->first.second);
+    it = chunks_.erase(it);
+    Number(std::move(reply));
+  }
+  expected_.erase(request_id);
+  v1::GenerateReply reply;
+  reply.mutable_failure()->set_request_id(request_id);
+  reply.mutable_failure()->set_code(static_cast<int>(status.code()));
+  reply.mutable_failure()->set_message(std::string(status.message()));
+  Number(std::move(reply));
+  urgent_ = true;
+  ready_.notify_all();
+}
+
+void RolloutSession::Number(v1::GenerateReply reply) {
+  reply.set_number(++numbered_);
+  replies_.push_back(std::move(reply));
+}
+
+bool RolloutSession::full() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  const bool full = tokens_ >= options_.window_tokens;
+  paused_ = paused_ || full;
+  return full;
+}
+
+uint64_t RolloutSession::Attach(uint64_t received) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  Forget(received);
+  sent_ = 0;
+  ready_.notify_all();
+  return ++ticket_;
+}
+
+bool RolloutSession::Owns(uint64_t ticket) const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return ticket == ticket_;
+}
+
+bool RolloutSession::Leave(uint64_t ticket) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (ticket != ticket_) return false;
+  ++ticket_;
+  ready_.notify_all();
+  return true;
+}
+
+std::vector<v1::GenerateReply> RolloutSession::Take(uint64_t ticket, bool* over) {
+  std::unique_lock<std::mutex> lock(mutex_);
+  ready_.wait_for(lock, kChunkDelay, [&] {
+    return urgent_ || closed_ || ticket != ticket_ || sent_ < replies_.size();
+  });
+  std::vector<v1::GenerateReply> taken;
+  *over = ticket != ticket_;
+  if (*over) return taken;
+  for (auto& [key, chunk] : chunks_) {
+    v1::GenerateReply reply;
+    *reply.mutable_chunk() = std::move(chunk);
+    reply.mutable_chunk()->set_request_id(key.first);
+    reply.mutable_chunk()->set_sample(key.second);
+    Number(std::move(reply));
+  }
+  chunks_.clear();
+  taken.assign(replies_.begin() + static_cast<std::ptrdiff_t>(sent_), replies_.end());
+  sent_ = replies_.size();
+  urgent_ = false;
+  *over = closed_ && taken.empty();
+  return taken;
+}
+
+void RolloutSession::Forget(uint64_t number) {
+  while (!replies_.empty() && replies_.front().number() <= number) {
+    tokens_ -= replies_.front().chunk().token_ids_size();
+    replies_.pop_front();
+    if (sent_ > 0) --sent_;
+  }
+  if (paused_ && tokens_ < options_.window_tokens / 2) {
+    paused_ = false;
+    engine_->Resume(this);
+  }
+}
+
+void RolloutSession::Written(uint64_t number) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  if (!acknowledged_) Forget(number);
+}
+
+void RolloutSession::Acknowledge(uint64_t received) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  Forget(received);
+}
+
+void RolloutSession::StopAcknowledging() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  acknowledged_ = false;
+  if (sent_ > 0) Forget(replies_[sent_ - 1].number());
+}
+
+void RolloutSession::Close() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  closed_ = true;
+  ready_.notify_all();
+}
+
+}  // namespace e3
