@@ -32,8 +32,8 @@ asan: setup  ## Torch-free tests under AddressSanitizer and UndefinedBehaviorSan
 	@cd build-asan && ctest --output-on-failure -j $(JOBS)
 
 tsan: setup  ## The tests without gRPC, model files and LibTorch under ThreadSanitizer
-	@cmake --preset tsan > /dev/null && cmake --build build-tsan -j $(JOBS) --target engine_test learner_core_test reward_test reward_pool_test curriculum_test
-	@cd build-tsan && OMP_NUM_THREADS=1 ctest --output-on-failure -R 'engine_test|learner_core_test|reward_test|reward_pool_test|curriculum_test'
+	@cmake --preset tsan > /dev/null && cmake --build build-tsan -j $(JOBS) --target engine_test engine_thread_test kernels_test learner_core_test reward_test reward_pool_test curriculum_test
+	@cd build-tsan && OMP_NUM_THREADS=1 ctest --output-on-failure -R 'engine_test|engine_thread_test|kernels_test|learner_core_test|reward_test|reward_pool_test|curriculum_test'
 
 FUZZ_SECONDS ?= 60
 fuzz: setup  ## Fuzz the math verifier for FUZZ_SECONDS (60) on all cores; what it finds is kept in build-fuzz/

@@ -28,8 +28,8 @@ absl::StatusOr<ForcingState> ForcingState::Replay(const BudgetForcing& forcing,
                                                   std::vector<uint32_t>* missing) {
   missing->clear();
   if (!forced.empty() && forced.size() != tokens.size()) {
-    return absl::InvalidArgumentError(absl::StrCat(forced.size(), " marks of forced tokens for ",
-                                                   tokens.size(), " tokens"));
+    return absl::InvalidArgumentError(
+        absl::StrCat(forced.size(), " marks of forced tokens for ", tokens.size(), " tokens"));
   }
   ForcingState state;
   for (size_t i = 0; i < tokens.size();) {

@@ -19,7 +19,7 @@ class ForcingState {
  public:
   // What becomes of a drawn token.
   struct Decision {
-    bool keep = true;                              // the token is part of the response
+    bool keep = true;                               // the token is part of the response
     const std::vector<uint32_t>* append = nullptr;  // these follow (in its place if not kept)
   };
   Decision OnDraw(const BudgetForcing& forcing, uint32_t token);

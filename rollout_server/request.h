@@ -24,9 +24,9 @@ struct SamplingParams {
 
 // Makes a model think on when it would stop (Muennighoff et al. 2025; paper, App. I).
 struct BudgetForcing {
-  int64_t extensions = 0;        // 0: off
-  int64_t extension_tokens = 0;  // at most, of one extension
-  std::vector<uint32_t> end_tokens;  // an extension ends where one of these is drawn
+  int64_t extensions = 0;                       // 0: off
+  int64_t extension_tokens = 0;                 // at most, of one extension
+  std::vector<uint32_t> end_tokens;             // an extension ends where one of these is drawn
   std::vector<std::vector<uint32_t>> prefixes;  // extension k begins with prefixes[k % size]
 };
 
@@ -34,7 +34,7 @@ enum class Priority { kTraining = 0, kEvaluation = 1 };
 
 // n samples of one prompt.
 struct RolloutRequest {
-  uint64_t id = 0;  // chosen by the caller; unique among live requests
+  uint64_t id = 0;      // chosen by the caller; unique among live requests
   uint64_t client = 0;  // whose it is: clients share the engine fairly
   Priority priority = Priority::kTraining;
   std::vector<uint32_t> prompt;
@@ -44,8 +44,8 @@ struct RolloutRequest {
   uint64_t seed = 0;
   uint32_t first_sample = 0;
   std::vector<uint32_t> response_prefix;  // already generated; n must be 1
-  std::vector<bool> prefix_forced;  // which of them were forced; empty: none
-  std::vector<uint32_t> stop_token_ids;  // besides the model's own
+  std::vector<bool> prefix_forced;        // which of them were forced; empty: none
+  std::vector<uint32_t> stop_token_ids;   // besides the model's own
   std::vector<std::string> stop_strings;
   BudgetForcing forcing;
   bool prompt_logprobs = false;  // log-probabilities of the prompt's tokens, too

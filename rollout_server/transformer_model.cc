@@ -17,22 +17,20 @@ absl::StatusOr<std::unique_ptr<TransformerModel>> TransformerModel::Load(const s
     served->encoder_ = *std::move(encoder);
   }
   const int64_t block = TransformerRunner::BlockBytes(*served->model_);
-  const int64_t blocks = std::min<int64_t>((kv_cache_mib << 20) / block,
-                                           std::numeric_limits<int32_t>::max());
+  const int64_t blocks =
+      std::min<int64_t>((kv_cache_mib << 20) / block, std::numeric_limits<int32_t>::max());
   if (blocks < 1) {
-    return absl::ResourceExhaustedError(
-        absl::StrCat("a KV cache of ", kv_cache_mib, " MiB has no room for a block of ", block,
-                     " bytes of this model (--kv-cache-mib)"));
+    return absl::ResourceExhaustedError(absl::StrCat("a KV cache of ", kv_cache_mib,
+                                                     " MiB has no room for a block of ", block,
+                                                     " bytes of this model (--kv-cache-mib)"));
   }
   served->num_blocks_ = static_cast<int32_t>(blocks);
-  served->runner_ =
-      std::make_unique<TransformerRunner>(served->model_.get(), served->num_blocks_);
+  served->runner_ = std::make_unique<TransformerRunner>(served->model_.get(), served->num_blocks_);
   return served;
 }
 
 void TransformerModel::SetParameters(const std::vector<float>& parameters) {
-  model_->UpdateParameters(
-      [&](float* to) { std::copy(parameters.begin(), parameters.end(), to); });
+  model_->UpdateParameters([&](float* to) { std::copy(parameters.begin(), parameters.end(), to); });
 }
 
 }  // namespace e3

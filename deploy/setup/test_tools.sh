@@ -22,6 +22,13 @@ if ! { [ -f .deps/parity.stamp ] && [ "$(cat .deps/parity.stamp)" = "$key" ]; };
   fi
 fi
 
+# A client of the HTTP door.
+CLIENT=openai==3.57.0
+if [ -d .deps/parity ] && ! .deps/parity/bin/pip show -q "${CLIENT%%==*}" 2>/dev/null; then
+  .deps/parity/bin/pip install -q --disable-pip-version-check "$CLIENT" ||
+    echo "test tools: the openai client could not be fetched; its test will be skipped" >&2
+fi
+
 if ! command -v prometheus >/dev/null 2>&1; then
   sudo=""; [ "$(id -u)" -eq 0 ] || sudo=sudo
   { $sudo apt-get update -q && DEBIAN_FRONTEND=noninteractive $sudo apt-get install -q -y --no-install-recommends prometheus; } >/dev/null 2>&1 ||

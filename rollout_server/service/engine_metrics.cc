@@ -44,8 +44,8 @@ EngineMetrics::EngineMetrics()
           HistogramMetric("e3_rollout_batch_tokens", "Tokens of an engine step", kCountBuckets)),
       batch_sequences_(HistogramMetric("e3_rollout_batch_sequences", "Sequences of an engine step",
                                        kCountBuckets)),
-      queue_(HistogramMetric("e3_rollout_queue_seconds", "From arrival to admission",
-                             kWaitBuckets)),
+      queue_(
+          HistogramMetric("e3_rollout_queue_seconds", "From arrival to admission", kWaitBuckets)),
       first_token_(HistogramMetric("e3_rollout_first_token_seconds",
                                    "From arrival to the first token", kWaitBuckets)),
       between_tokens_(HistogramMetric("e3_rollout_inter_token_seconds",

@@ -6,6 +6,7 @@
 
 #include "CLI/CLI.hpp"
 #include "model/numerics_check.h"
+#include "rollout_server/http/openai_door.h"
 #include "rollout_server/service/engine_thread.h"
 #include "rollout_server/service/rollout_service.h"
 #include "rollout_server/service/weights_service.h"
@@ -23,6 +24,10 @@ int main(int argc, char** argv) {
   std::string model_path;
   app.add_option("--model", model_path,
                  "Hugging Face folder to serve from the start (a learner's LoadModel replaces it)");
+  std::string http;
+  app.add_option("--http", http,
+                 "host:port of the OpenAI-compatible HTTP door (/v1/completions, "
+                 "/v1/chat/completions); without it there is none");
   app.add_option("--threads", options.threads, "Threads of the model; 0: one a core")
       ->capture_default_str();
   app.add_option("--max-sequences", options.scheduler.max_sequences, "Samples running at once")
@@ -65,7 +70,21 @@ int main(int argc, char** argv) {
     }
     engine.SetModel(*std::move(model), model_path, {});
   }
+  std::unique_ptr<e3::OpenAiDoor> door;
+  if (!http.empty()) {
+    auto opened = e3::OpenAiDoor::Open(http, &engine);
+    if (!opened.ok()) {
+      e3::Log("error", "cannot open the HTTP door",
+              {{"error", std::string(opened.status().message())}});
+      return 1;
+    }
+    door = *std::move(opened);
+    e3::Log("info", "HTTP door open", {{"address", http}});
+  }
   e3::RolloutService rollouts(&engine);
   e3::WeightsService weights(&engine, load);
-  return process.Run({&rollouts, &weights}, [&] { rollouts.Drain(); });
+  return process.Run({&rollouts, &weights}, [&] {
+    rollouts.Drain();
+    door.reset();
+  });
 }

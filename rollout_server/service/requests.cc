@@ -21,8 +21,7 @@ absl::StatusOr<BudgetForcing> ToForcing(const v1::BudgetForcing& proto,
   forcing.extensions = proto.extensions();
   forcing.extension_tokens =
       proto.extension_tokens() == 0 ? kExtensionTokens : proto.extension_tokens();
-  const std::string end =
-      proto.end_of_thinking().empty() ? "</think>" : proto.end_of_thinking();
+  const std::string end = proto.end_of_thinking().empty() ? "</think>" : proto.end_of_thinking();
   E3_ASSIGN_OR_RETURN(std::vector<uint32_t> ends,
                       tokenizer.Encode(end, /*add_special_tokens=*/false));
   if (ends.size() != 1) {
@@ -31,7 +30,7 @@ absl::StatusOr<BudgetForcing> ToForcing(const v1::BudgetForcing& proto,
                                                    "end_of_thinking of one"));
   }
   forcing.end_tokens = ends;
-  forcing.end_tokens.insert(forcing.end_tokens.end(), eos_token_ids.begin(), eos_token_ids.end());
+  for (uint32_t eos : eos_token_ids) forcing.end_tokens.push_back(eos);
   std::vector<std::string> prefixes(proto.prefixes().begin(), proto.prefixes().end());
   if (prefixes.empty()) prefixes = {"Wait", "But wait", "Alternatively", "But hold on"};
   for (const std::string& prefix : prefixes) {
@@ -71,9 +70,9 @@ absl::StatusOr<RolloutRequest> ToRequest(const v1::GenerateRequest::Start& start
   if (start.prefix_forced_size() > 0) request.prefix_forced.resize(request.response_prefix.size());
   for (uint32_t position : start.prefix_forced()) {
     if (position >= request.prefix_forced.size()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("prefix_forced names token ", position, " of a prefix of ",
-                       request.prefix_forced.size()));
+      return absl::InvalidArgumentError(absl::StrCat("prefix_forced names token ", position,
+                                                     " of a prefix of ",
+                                                     request.prefix_forced.size()));
     }
     request.prefix_forced[position] = true;
   }

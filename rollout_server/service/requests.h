@@ -11,7 +11,8 @@
 
 namespace e3 {
 
-// `encoder` may be null: then what needs a tokenizer is refused. InvalidArgument says what is wrong.
+// `encoder` may be null: then what needs a tokenizer is refused. InvalidArgument says what is
+// wrong.
 absl::StatusOr<RolloutRequest> ToRequest(const v1::GenerateRequest::Start& start,
                                          const PromptEncoder* encoder,
                                          const std::vector<uint32_t>& eos_token_ids);

@@ -67,8 +67,11 @@ void Append(const SampleOutput& output, const v1::WeightVersion& version,
 void RolloutSession::Expect(uint64_t request_id, const v1::GenerateRequest::Start& start) {
   if (start.soft_overlong_tokens() == 0) return;
   std::lock_guard<std::mutex> lock(mutex_);
-  expected_[request_id] = {start.budget(), start.soft_overlong_tokens(),
-                           start.response_prefix_size(), std::max<int64_t>(1, start.n()), {}};
+  expected_[request_id] = {start.budget(),
+                           start.soft_overlong_tokens(),
+                           start.response_prefix_size(),
+                           std::max<int64_t>(1, start.n()),
+                           {}};
 }
 
 void RolloutSession::OnOutput(uint64_t request_id, SampleOutput output,
@@ -83,8 +86,8 @@ void RolloutSession::OnOutput(uint64_t request_id, SampleOutput output,
     length += static_cast<int64_t>(output.tokens.size());
     if (output.finish != Finish::kNone) {
       const int64_t over = length - (e.budget - e.soft_overlong);
-      chunk.set_overlong(static_cast<float>(std::clamp(
-          static_cast<double>(over) / static_cast<double>(e.soft_overlong), 0.0, 1.0)));
+      chunk.set_overlong(static_cast<float>(
+          std::clamp(static_cast<double>(over) / static_cast<double>(e.soft_overlong), 0.0, 1.0)));
       if (--e.unfinished == 0) expected_.erase(it);
     }
   }
@@ -97,8 +100,10 @@ void RolloutSession::OnOutput(uint64_t request_id, SampleOutput output,
     chunks_.erase({request_id, output.sample});
     Number(std::move(reply));
     urgent_ = true;
-    ready_.notify_all();
   }
+  // With a full window nothing more comes until the client has this.
+  urgent_ = urgent_ || tokens_ >= options_.window_tokens;
+  if (urgent_) ready_.notify_all();
 }
 
 void RolloutSession::OnFailure(uint64_t request_id, const absl::Status& status) {

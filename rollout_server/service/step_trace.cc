@@ -14,8 +14,13 @@ double Microseconds(Clock::time_point t) {
 }
 
 Json Slice(const std::string& name, double begin_us, double seconds, Json args = Json::object()) {
-  return {{"name", name}, {"ph", "X"},  {"pid", 1},          {"tid", 1},
-          {"ts", begin_us}, {"dur", seconds * 1e6}, {"args", std::move(args)}};
+  return {{"name", name},
+          {"ph", "X"},
+          {"pid", 1},
+          {"tid", 1},
+          {"ts", begin_us},
+          {"dur", seconds * 1e6},
+          {"args", std::move(args)}};
 }
 
 Json Counter(const std::string& name, double at_us, Json values) {
@@ -46,8 +51,8 @@ std::string StepTrace::Json() const {
     events = events_;
   }
   nlohmann::ordered_json out = nlohmann::ordered_json::array();
-  for (const auto& [pid, name] : {std::pair("process_name", "e3 rollout server"),
-                                  std::pair("thread_name", "engine")}) {
+  for (const auto& [pid, name] :
+       {std::pair("process_name", "e3 rollout server"), std::pair("thread_name", "engine")}) {
     out.push_back({{"name", pid}, {"ph", "M"}, {"pid", 1}, {"tid", 1}, {"args", {{"name", name}}}});
   }
   for (const Event& event : events) {
@@ -61,8 +66,8 @@ std::string StepTrace::Json() const {
                         {{"prefill_tokens", s.prefill_tokens},
                          {"decode_tokens", s.decode_tokens},
                          {"sequences", s.sequences}}));
-    out.push_back(Counter("tokens", at,
-                          {{"prefill", s.prefill_tokens}, {"decode", s.decode_tokens}}));
+    out.push_back(
+        Counter("tokens", at, {{"prefill", s.prefill_tokens}, {"decode", s.decode_tokens}}));
     out.push_back(Counter("sequences", at, {{"running", s.running}, {"waiting", s.waiting}}));
     out.push_back(Counter("kv blocks", at, {{"used", s.blocks_used}}));
     for (const auto& [phase, seconds] : {std::pair("schedule", s.schedule_seconds),

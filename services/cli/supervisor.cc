@@ -68,7 +68,8 @@ std::vector<Service> Services(const UpOptions& o) {
   add("reward-service", "e3-reward-service", 3, {});
   for (int i = 0; i < o.rollout_servers; ++i) {
     add(absl::StrCat("rollout-server-", i), "e3-rollout-server", 10 + i,
-        {"--threads", threads, "--kv-cache-mib", absl::StrCat(o.kv_cache_mib)});
+        {"--threads", threads, "--kv-cache-mib", absl::StrCat(o.kv_cache_mib), "--http",
+         address(20 + i)});
   }
   add("learner", "e3-learner", 2,
       {"--threads", threads, "--state", o.state + "/learner", "--rollout-servers",

@@ -1,0 +1,72 @@
+// A language model without weights, for tests of everything around the model.
+#ifndef E3_TESTS_ROLLOUT_SERVER_HASHING_RUNNER_H_
+#define E3_TESTS_ROLLOUT_SERVER_HASHING_RUNNER_H_
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdlib>
+#include <iostream>
+#include <vector>
+
+#include "model/attention_kernel.h"
+#include "rollout_server/model_runner.h"
+#include "services/runtime/philox.h"
+
+namespace e3 {
+
+inline constexpr int64_t kVocab = 29;
+inline constexpr uint32_t kEos = 7;
+
+// Catch2's assertions are not for several threads.
+inline void Must(bool condition, const char* what) {
+  if (condition) return;
+  std::cerr << "not so: " << what << std::endl;
+  abort();
+}
+
+// What follows depends on every token before, which it finds
+// through the block tables as a real one does. So a wrong block, a missing copy or a lost token
+// shows as other text.
+class HashingRunner final : public ModelRunner {
+ public:
+  explicit HashingRunner(int32_t num_blocks)
+      : cache_(static_cast<size_t>(num_blocks * kKvBlockRows), ~0ull) {}
+  int64_t vocab_size() const override { return kVocab; }
+  const float* Run(const Batch& batch) override {
+    for (const BlockCopy& copy : batch.copies) {
+      std::copy_n(cache_.begin() + copy.from * kKvBlockRows, kKvBlockRows,
+                  cache_.begin() + copy.to * kKvBlockRows);
+    }
+    for (size_t i = 0; i < batch.token_ids.size(); ++i) {
+      cache_[static_cast<size_t>(batch.slots[i])] =
+          static_cast<uint64_t>(batch.token_ids[i] * 1000 + batch.positions[i]);
+    }
+    logits_.clear();
+    for (int64_t row : batch.logit_rows) {
+      const int32_t* table = batch.block_tables[static_cast<size_t>(row)];
+      uint64_t hash = 1;
+      for (int64_t p = 0; p <= batch.positions[static_cast<size_t>(row)]; ++p) {
+        uint64_t entry =
+            cache_[static_cast<size_t>(table[p / kKvBlockRows] * kKvBlockRows + p % kKvBlockRows)];
+        Must(entry % 1000 == static_cast<uint64_t>(p) % 1000,
+             "the token at a place is of that place");
+        hash = DeriveSeed(hash, entry);
+      }
+      for (int64_t v = 0; v < kVocab; ++v)
+        logits_.push_back(static_cast<float>(4 * UniformDouble(hash, static_cast<uint64_t>(v), 0)));
+    }
+    tokens_ += static_cast<int64_t>(batch.token_ids.size());
+    largest_ = std::max(largest_, static_cast<int64_t>(batch.token_ids.size()));
+    return logits_.data();
+  }
+  int64_t largest() const { return largest_; }
+
+ private:
+  std::vector<uint64_t> cache_;
+  std::vector<float> logits_;
+  int64_t tokens_ = 0, largest_ = 0;
+};
+
+}  // namespace e3
+
+#endif  // E3_TESTS_ROLLOUT_SERVER_HASHING_RUNNER_H_
