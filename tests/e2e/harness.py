@@ -89,7 +89,7 @@ class Cluster:
 
 def write_job(folder, name, stages, **training):
     """A small Countdown job; stages are (budget, steps)."""
-    t = dict(prompts_per_step=8, group_size=4, mini_batches=2, micro_batch_tokens=4096, learning_rate=1e-4, checkpoint_every=2, **training)
+    t = dict(prompts_per_step=8, group_size=4, mini_batches=2, micro_batch_tokens=4096, learning_rate=1e-4, checkpoint_every=2) | training
     job = dict(name=name, seed=3, model=str(ROOT / "deploy/models/countdown-starter"),
                datasets={"d": {"countdown": {"numbers": 3, "count": 64, "seed": 4}}}, prompting={"chat_template": False}, training=t,
                curriculum=dict(grid=[32, 64], measurement=dict(prompts=16, samples=1),
