@@ -5,7 +5,7 @@ JOBS ?= $(shell nproc)
 # Tests run side by side on the same cores.
 test asan tsan: export OMP_WAIT_POLICY := passive
 
-.PHONY: help setup build demo test asan tsan fuzz format lint bench-reward smollm2 kill-default k8s-check clean
+.PHONY: help setup build demo test asan tsan fuzz format lint bench-reward bench-rollout smollm2 kill-default k8s-check clean
 
 help:  ## Show this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,9 +46,15 @@ smollm2: build  ## A real model on real problems: SFT and GRPO of SmolLM2-135M o
 	@deploy/jobs/smollm2/run.sh
 
 bench-reward: build  ## The reward service against math-verify: verdicts a second, bombs, Countdown, gRPC
-	@deploy/setup/bench_tools.sh
+	@deploy/setup/bench_tools.sh reward
 	@cmake --build $(BUILD) -j $(JOBS) --target bench_reward
 	@python3 bench/reward/run.py
+
+bench-rollout: build  ## The rollout engine against transformers, llama.cpp and the matrix products alone (about ten minutes)
+	@deploy/setup/test_tools.sh && deploy/setup/bench_tools.sh rollout
+	@[ -f .deps/models/smollm2/model.safetensors ] || .deps/parity/bin/python deploy/models/convert_smollm2.py .deps/models/smollm2
+	@cmake --build $(BUILD) -j $(JOBS) --target bench_rollout
+	@python3 bench/rollout/run.py
 
 kill-default: build  ## kill -9 each service in turn during the default job
 	@python3 tests/e2e/kill_test.py default

@@ -39,11 +39,11 @@ void Transformer::ForEachParameter(F f) {
     f(lm_head_.weight, "lm_head.weight", std::vector<int64_t>{c.vocab_size, c.hidden_size});
 }
 
-Transformer::Transformer(const ModelConfig& config)
+Transformer::Transformer(const ModelConfig& config, c10::Device device)
     : config_(config),
       layout_(config),
       rotary_(config.RopeInverseFrequencies(), config.context_length) {
-  flat_ = at::empty({layout_.size()}, at::kFloat);
+  flat_ = at::empty({layout_.size()}, at::TensorOptions(device).dtype(at::kFloat));
   layers_.resize(static_cast<size_t>(config.num_layers));
   ForEachParameter(
       [this](at::Tensor& parameter, const std::string& first, const std::vector<int64_t>& shape) {
@@ -52,9 +52,10 @@ Transformer::Transformer(const ModelConfig& config)
   if (config.tie_word_embeddings) lm_head_.weight = embedding_;
 }
 
-absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Load(const std::string& folder) {
+absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Load(const std::string& folder,
+                                                                c10::Device device) {
   E3_ASSIGN_OR_RETURN(ModelConfig config, ModelConfig::Load(folder));
-  auto model = std::make_unique<Transformer>(config);
+  auto model = std::make_unique<Transformer>(config, device);
   absl::Status loaded;
   model->UpdateParameters([&](float* parameters) {
     loaded = LoadParameters(folder, config, model->layout(), parameters);
@@ -84,7 +85,13 @@ void Transformer::EnableGradients() {
 void Transformer::ZeroGradients() { flat_grad_.zero_(); }
 
 void Transformer::UpdateParameters(const std::function<void(float*)>& write) {
-  write(flat_.mutable_data_ptr<float>());
+  if (flat_.is_cpu()) {
+    write(flat_.mutable_data_ptr<float>());
+  } else {
+    at::Tensor host = flat_.cpu();
+    write(host.mutable_data_ptr<float>());
+    flat_.copy_(host);
+  }
   for (Layer& layer : layers_) {
     for (Projection* p : {&layer.qkv, &layer.o, &layer.gate_up, &layer.down}) p->Pack();
   }

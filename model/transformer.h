@@ -25,15 +25,16 @@ namespace e3 {
 class Transformer {
  public:
   // Parameters are not initialised.
-  explicit Transformer(const ModelConfig& config);
+  explicit Transformer(const ModelConfig& config, c10::Device device = c10::kCPU);
   // Configuration and parameters of a Hugging Face folder.
-  static absl::StatusOr<std::unique_ptr<Transformer>> Load(const std::string& folder);
+  static absl::StatusOr<std::unique_ptr<Transformer>> Load(const std::string& folder,
+                                                           c10::Device device = c10::kCPU);
 
   Transformer(const Transformer&) = delete;
   Transformer& operator=(const Transformer&) = delete;
 
-  // Final hidden states after the last norm. token_ids and positions: int64 [N]. Returns [N,
-  // hidden_size].
+  // Final hidden states after the last norm. token_ids and positions: int64 [N] on the model's
+  // device. Returns [N, hidden_size].
   at::Tensor Hidden(const at::Tensor& token_ids, const at::Tensor& positions,
                     Attention& attention) const;
   // hidden [M, hidden_size] -> [M, vocab_size].
@@ -41,11 +42,15 @@ class Transformer {
   // The output embedding [vocab_size, hidden_size] (the input embedding when they are tied).
   const Projection& lm_head() const { return lm_head_; }
 
+  c10::Device device() const { return flat_.device(); }
+  // Whether it computes with this project's kernels, whose bits depend on nothing but the row.
+  bool fused() const { return UsesFusedOperators(flat_); }
   const ModelConfig& config() const { return config_; }
   const ParameterLayout& layout() const { return layout_; }
-  // All parameters on the CPU; layout().size() floats.
+  // All parameters of a model on the CPU; layout().size() floats.
   const float* parameters() const { return flat_.const_data_ptr<float>(); }
-  // Lets `write` change the parameters in place, then packs the products' copies again.
+  // Lets `write` change the parameters (in place, or a copy that goes to the device afterwards),
+  // then packs the products' copies again.
   void UpdateParameters(const std::function<void(float*)>& write);
 
   // Makes the parameters differentiable, with gradients accumulated into one flat tensor in the

@@ -9,9 +9,10 @@
 namespace e3 {
 
 absl::StatusOr<std::unique_ptr<TransformerModel>> TransformerModel::Load(const std::string& folder,
+                                                                         c10::Device device,
                                                                          int64_t kv_cache_mib) {
   auto served = std::unique_ptr<TransformerModel>(new TransformerModel);
-  E3_ASSIGN_OR_RETURN(served->model_, Transformer::Load(folder));
+  E3_ASSIGN_OR_RETURN(served->model_, Transformer::Load(folder, device));
   if (absl::StatusOr<std::unique_ptr<PromptEncoder>> encoder = PromptEncoder::Load(folder);
       encoder.ok()) {
     served->encoder_ = *std::move(encoder);

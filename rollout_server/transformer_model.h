@@ -15,9 +15,10 @@ namespace e3 {
 
 class TransformerModel final : public ServedModel {
  public:
-  // A Hugging Face folder, with a KV cache of `kv_cache_mib`. ResourceExhausted when that is not
-  // even a block.
+  // A Hugging Face folder on `device`, with a KV cache of `kv_cache_mib` there. ResourceExhausted
+  // when that is not even a block.
   static absl::StatusOr<std::unique_ptr<TransformerModel>> Load(const std::string& folder,
+                                                                c10::Device device,
                                                                 int64_t kv_cache_mib);
 
   ModelRunner& runner() override { return *runner_; }

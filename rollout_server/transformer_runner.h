@@ -23,9 +23,9 @@ class TransformerRunner final : public ModelRunner {
   static int64_t BlockBytes(const Transformer& model);
 
  private:
-  struct Cache;
+  struct State;
   const Transformer* model_;
-  std::unique_ptr<Cache> cache_;
+  std::unique_ptr<State> state_;
 };
 
 }  // namespace e3

@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "CLI/CLI.hpp"
+#include "model/device.h"
 #include "model/numerics_check.h"
 #include "rollout_server/http/openai_door.h"
 #include "rollout_server/service/engine_thread.h"
@@ -24,7 +25,8 @@ int main(int argc, char** argv) {
   std::string model_path;
   app.add_option("--model", model_path,
                  "Hugging Face folder to serve from the start (a learner's LoadModel replaces it)");
-  std::string http;
+  std::string http, device_name = "cpu";
+  app.add_option("--device", device_name, "cpu, cuda or cuda:N")->capture_default_str();
   app.add_option("--http", http,
                  "host:port of the OpenAI-compatible HTTP door (/v1/completions, "
                  "/v1/chat/completions); without it there is none");
@@ -56,10 +58,16 @@ int main(int argc, char** argv) {
             "of every sequence");
     return 1;
   }
+  auto device = e3::ParseDevice(device_name);
+  if (!device.ok()) {
+    e3::Log("error", "no such device (--device)",
+            {{"error", std::string(device.status().message())}});
+    return 1;
+  }
   at::set_num_threads(options.threads);
   e3::ModelLoader load =
       [&](const std::string& path) -> absl::StatusOr<std::unique_ptr<e3::ServedModel>> {
-    return e3::TransformerModel::Load(path, kv_cache_mib);
+    return e3::TransformerModel::Load(path, *device, kv_cache_mib);
   };
   e3::EngineThread engine(options);
   if (!model_path.empty()) {
