@@ -9,8 +9,8 @@
 namespace e3 {
 namespace {
 
-// Rows that share a pass over their keys, and query heads a key/value head has at most.
-constexpr int64_t kRunRows = 8, kMaxGroup = 64;
+// Rows that share a pass over their keys at most; runs that keep all threads busy.
+constexpr int64_t kRunRows = 8, kRunsForThreads = 64;
 // Multiply-adds below which waking threads costs more than the work.
 constexpr int64_t kWorthThreads = 1 << 16;
 
@@ -104,45 +104,75 @@ inline void AddValues(const float* p, const float* values, int64_t rows, int64_t
   }
 }
 
-// Attention of rows [begin, end), which have the same keys and values, for one key/value head.
+// Rows [begin, end), which have the same keys and values, for key/value heads [first_head,
+// last_head).
+struct Run {
+  int64_t begin, end;
+  int64_t first_head, last_head;
+};
+
+// What a thread uses again from run to run.
+struct RunScratch {
+  std::vector<QueryHead> heads;
+  std::vector<float> scores;
+};
+
 template <int kVecs>
-void AttendRun(const HeadShape& shape, const std::vector<QueryRow>& rows, int64_t begin,
-               int64_t end, int64_t kv_head, std::vector<float>& scratch) {
+void AttendRun(const HeadShape& shape, const std::vector<QueryRow>& rows, const Run& run,
+               RunScratch& scratch) {
   const int64_t dim = shape.head_dim, group = shape.num_heads / shape.num_kv_heads;
-  const int64_t block_floats = BlockFloats(shape), head_offset = kv_head * kKvBlockRows * dim;
+  const int64_t block_floats = BlockFloats(shape), head_floats = kKvBlockRows * dim;
   const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
-  const KeyValues& kv = rows[static_cast<size_t>(begin)].kv;
+  const KeyValues& kv = rows[static_cast<size_t>(run.begin)].kv;
   int64_t longest = 0;
-  for (int64_t i = begin; i < end; ++i)
+  for (int64_t i = run.begin; i < run.end; ++i)
     longest = std::max(longest, rows[static_cast<size_t>(i)].context);
   const int64_t blocks = (longest + kKvBlockRows - 1) / kKvBlockRows;
 
-  QueryHead heads[kRunRows * kMaxGroup];
+  // The query heads of each key/value head, one after the other.
+  const int64_t per_head = (run.end - run.begin) * group;
+  const int64_t all = per_head * (run.last_head - run.first_head);
+  scratch.heads.resize(static_cast<size_t>(all));
+  scratch.scores.resize(static_cast<size_t>(all * blocks * kKvBlockRows));
+  QueryHead* heads = scratch.heads.data();
   int64_t n = 0;
-  scratch.resize(static_cast<size_t>((end - begin) * group * blocks * kKvBlockRows));
-  for (int64_t i = begin; i < end; ++i) {
-    const QueryRow& row = rows[static_cast<size_t>(i)];
-    for (int64_t h = kv_head * group; h < (kv_head + 1) * group; ++h, ++n) {
-      heads[n] = {row.query + h * dim, row.context, scratch.data() + n * blocks * kKvBlockRows,
-                  row.out + h * dim, row.lse == nullptr ? nullptr : row.lse + h};
+  for (int64_t h = run.first_head; h < run.last_head; ++h) {
+    for (int64_t i = run.begin; i < run.end; ++i) {
+      const QueryRow& row = rows[static_cast<size_t>(i)];
+      for (int64_t q = h * group; q < (h + 1) * group; ++q, ++n) {
+        heads[n] = {row.query + q * dim, row.context,
+                    scratch.scores.data() + n * blocks * kKvBlockRows, row.out + q * dim,
+                    row.lse == nullptr ? nullptr : row.lse + q};
+      }
     }
   }
-  // Blocks lie anywhere in memory: the next one is fetched while this one is worked on.
-  auto prefetch = [&](const float* base, int64_t b) {
-    if (b >= blocks) return;
-    const float* block = base + kv.block_table[b] * block_floats + head_offset;
-    for (int64_t i = 0; i < kKvBlockRows * dim; i += 16) __builtin_prefetch(block + i);
+  // Blocks lie anywhere in memory: while a head is worked on, its place in the next block is
+  // fetched.
+  auto head_of = [&](const float* base, int64_t block, int64_t h) {
+    return base + kv.block_table[block] * block_floats + h * head_floats;
+  };
+  auto fetch = [&](const float* base, int64_t block, int64_t h) {
+    if (block >= blocks) return;
+    const float* next = head_of(base, block, h);
+    for (int64_t i = 0; i < head_floats; i += 16) __builtin_prefetch(next + i);
   };
   for (int64_t b = 0; b < blocks; ++b) {
-    const float* keys = kv.keys + kv.block_table[b] * block_floats + head_offset;
-    prefetch(kv.keys, b + 1);
-    int64_t q = 0;
-    for (; q + 4 <= n; q += 4) ScoreBlock<4>(heads + q, keys, dim, scale, b * kKvBlockRows);
-    for (; q + 2 <= n; q += 2) ScoreBlock<2>(heads + q, keys, dim, scale, b * kKvBlockRows);
-    for (; q < n; ++q) ScoreBlock<1>(heads + q, keys, dim, scale, b * kKvBlockRows);
+    for (int64_t h = run.first_head; h < run.last_head; ++h) {
+      if (b + 1 < blocks) {
+        fetch(kv.keys, b + 1, h);
+      } else {
+        fetch(kv.values, 0, h);
+      }
+      const float* keys = head_of(kv.keys, b, h);
+      const QueryHead* mine = heads + (h - run.first_head) * per_head;
+      int64_t q = 0;
+      for (; q + 4 <= per_head; q += 4) ScoreBlock<4>(mine + q, keys, dim, scale, b * kKvBlockRows);
+      for (; q + 3 <= per_head; q += 3) ScoreBlock<3>(mine + q, keys, dim, scale, b * kKvBlockRows);
+      for (; q + 2 <= per_head; q += 2) ScoreBlock<2>(mine + q, keys, dim, scale, b * kKvBlockRows);
+      for (; q < per_head; ++q) ScoreBlock<1>(mine + q, keys, dim, scale, b * kKvBlockRows);
+    }
   }
-  prefetch(kv.values, 0);
-  for (int64_t q = 0; q < n; ++q) {
+  for (int64_t q = 0; q < all; ++q) {
     const QueryHead& head = heads[q];
     const Softmax softmax = ExpInPlace(head.scores, head.context);
     if (head.lse != nullptr) *head.lse = softmax.max + std::log(softmax.sum);
@@ -152,11 +182,14 @@ void AttendRun(const HeadShape& shape, const std::vector<QueryRow>& rows, int64_
     std::fill(head.out, head.out + dim, 0.0f);
   }
   for (int64_t b = 0; b < blocks; ++b) {
-    const float* values = kv.values + kv.block_table[b] * block_floats + head_offset;
-    prefetch(kv.values, b + 1);
-    for (int64_t q = 0; q < n; ++q) {
-      const int64_t left = std::min(kKvBlockRows, heads[q].context - b * kKvBlockRows);
-      AddValues<kVecs>(heads[q].scores + b * kKvBlockRows, values, left, dim, heads[q].out);
+    for (int64_t h = run.first_head; h < run.last_head; ++h) {
+      fetch(kv.values, b + 1, h);
+      const float* values = head_of(kv.values, b, h);
+      const QueryHead* mine = heads + (h - run.first_head) * per_head;
+      for (int64_t q = 0; q < per_head; ++q) {
+        const int64_t left = std::min(kKvBlockRows, mine[q].context - b * kKvBlockRows);
+        AddValues<kVecs>(mine[q].scores + b * kKvBlockRows, values, left, dim, mine[q].out);
+      }
     }
   }
 }
@@ -164,31 +197,37 @@ void AttendRun(const HeadShape& shape, const std::vector<QueryRow>& rows, int64_
 template <int kVecs>
 void AttendRowsImpl(const HeadShape& shape, const std::vector<QueryRow>& rows) {
   // Runs of neighbours over the same keys.
-  std::vector<std::pair<int64_t, int64_t>> runs;
+  std::vector<Run> runs;
   const int64_t n = static_cast<int64_t>(rows.size());
   int64_t work = 0;
   for (int64_t i = 0; i < n; ++i) {
     const QueryRow& row = rows[static_cast<size_t>(i)];
     work += row.context * shape.num_heads * shape.head_dim;
-    const bool follows = i > 0 && i - runs.back().first < kRunRows &&
+    const bool follows = i > 0 && i - runs.back().begin < kRunRows &&
                          rows[static_cast<size_t>(i - 1)].kv.block_table == row.kv.block_table &&
                          rows[static_cast<size_t>(i - 1)].kv.keys == row.kv.keys;
     if (follows) {
-      runs.back().second = i + 1;
+      runs.back().end = i + 1;
     } else {
-      runs.emplace_back(i, i + 1);
+      runs.push_back({i, i + 1, 0, shape.num_kv_heads});
     }
   }
-  const int64_t tasks = static_cast<int64_t>(runs.size()) * shape.num_kv_heads;
-#pragma omp parallel if (work >= kWorthThreads && tasks > 1)
-  {
-    std::vector<float> scratch;
-#pragma omp for schedule(dynamic, 4)
-    // Late rows of a sequence see the longest context, so they are dealt first.
-    for (int64_t t = tasks - 1; t >= 0; --t) {
-      const auto& [begin, end] = runs[static_cast<size_t>(t / shape.num_kv_heads)];
-      AttendRun<kVecs>(shape, rows, begin, end, t % shape.num_kv_heads, scratch);
+  if (static_cast<int64_t>(runs.size()) < kRunsForThreads) {
+    // Too few for the threads: every head is a run of its own.
+    std::vector<Run> by_head;
+    for (const Run& run : runs) {
+      for (int64_t h = 0; h < shape.num_kv_heads; ++h)
+        by_head.push_back({run.begin, run.end, h, h + 1});
     }
+    runs = std::move(by_head);
+  }
+#pragma omp parallel if (work >= kWorthThreads && runs.size() > 1)
+  {
+    RunScratch scratch;
+#pragma omp for schedule(dynamic, 2)
+    // Late rows of a sequence see the longest context, so they are dealt first.
+    for (int64_t r = static_cast<int64_t>(runs.size()) - 1; r >= 0; --r)
+      AttendRun<kVecs>(shape, rows, runs[static_cast<size_t>(r)], scratch);
   }
 }
 

@@ -10,8 +10,8 @@
 
 namespace e3 {
 
-// "cpu", "cuda" or "cuda:N". InvalidArgument for another name; FailedPrecondition when this build or
-// this machine does not have the device.
+// "cpu", "cuda" or "cuda:N". InvalidArgument for another name; FailedPrecondition when this build
+// or this machine does not have the device.
 absl::StatusOr<c10::Device> ParseDevice(const std::string& name);
 
 }  // namespace e3

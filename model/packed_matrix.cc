@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <new>
 
+#include "model/huge_pages.h"
 #include "model/packed_matrix_kernel.h"
 
 namespace e3 {
@@ -26,9 +27,11 @@ PanelProduct BestPanelProduct() {
 
 PackedMatrix::PackedMatrix(int64_t outputs, int64_t inputs) : outputs_(outputs), inputs_(inputs) {
   const int64_t panels = (outputs + kPanelWidth - 1) / kPanelWidth;
-  void* memory = aligned_alloc(
-      64, std::max<size_t>(64, static_cast<size_t>(panels * inputs * kPanelWidth) * sizeof(float)));
+  const size_t bytes =
+      std::max<size_t>(64, static_cast<size_t>(panels * inputs * kPanelWidth) * sizeof(float));
+  void* memory = aligned_alloc(64, bytes);
   if (memory == nullptr) throw std::bad_alloc();
+  AdviseHugePages(memory, bytes);
   panels_.reset(static_cast<float*>(memory));
 }
 

@@ -53,7 +53,7 @@ Transformer::Transformer(const ModelConfig& config, c10::Device device)
 }
 
 absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Load(const std::string& folder,
-                                                                c10::Device device) {
+                                                               c10::Device device) {
   E3_ASSIGN_OR_RETURN(ModelConfig config, ModelConfig::Load(folder));
   auto model = std::make_unique<Transformer>(config, device);
   absl::Status loaded;

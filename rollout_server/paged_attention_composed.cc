@@ -101,12 +101,12 @@ class ComposedAttention final : public Attention {
             .view({g.sequences, g.context, kv, dim})
             .permute({0, 2, 1, 3});
       };
-      at::Tensor scores = at::matmul(q, gather(keys).transpose(2, 3)) *
-                          (1.0 / std::sqrt(static_cast<double>(dim)));
+      at::Tensor scores =
+          at::matmul(q, gather(keys).transpose(2, 3)) * (1.0 / std::sqrt(static_cast<double>(dim)));
       scores = scores.view({g.sequences, kv * (heads / kv), g.rows_each, g.context})
                    .masked_fill(g.mask, -std::numeric_limits<float>::infinity());
-      at::Tensor p = at::softmax(scores, -1).view(
-          {g.sequences, kv, heads / kv * g.rows_each, g.context});
+      at::Tensor p =
+          at::softmax(scores, -1).view({g.sequences, kv, heads / kv * g.rows_each, g.context});
       at::Tensor attended = at::matmul(p, gather(values))
                                 .view({g.sequences, kv, heads / kv, g.rows_each, dim})
                                 .permute({0, 3, 1, 2, 4})

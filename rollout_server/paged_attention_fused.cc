@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "model/attention_kernel.h"
+#include "model/huge_pages.h"
 #include "rollout_server/paged_attention.h"
 
 namespace e3 {
@@ -55,6 +56,8 @@ class FusedKvCache final : public KvCache {
     const HeadShape shape{c.num_heads, c.num_kv_heads, c.head_dim};
     keys_ = at::empty({c.num_layers, num_blocks, BlockFloats(shape)}, at::kFloat);
     values_ = at::empty_like(keys_);
+    for (const at::Tensor* tensor : {&keys_, &values_})
+      AdviseHugePages(tensor->const_data_ptr(), tensor->nbytes());
   }
   void Copy(const std::vector<BlockCopy>& copies) override {
     const int64_t layer_stride = keys_.stride(0), block = keys_.stride(1);

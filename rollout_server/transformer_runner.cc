@@ -17,8 +17,9 @@ struct TransformerRunner::State {
 
 TransformerRunner::TransformerRunner(const Transformer* model, int32_t num_blocks)
     : model_(model), state_(std::make_unique<State>()) {
-  state_->cache = model->fused() ? MakeFusedKvCache(model->config(), num_blocks)
-                                 : MakeComposedKvCache(model->config(), num_blocks, model->device());
+  state_->cache = model->fused()
+                      ? MakeFusedKvCache(model->config(), num_blocks)
+                      : MakeComposedKvCache(model->config(), num_blocks, model->device());
 }
 
 TransformerRunner::~TransformerRunner() = default;
@@ -34,8 +35,8 @@ int64_t TransformerRunner::BlockBytes(const Transformer& model) {
 const float* TransformerRunner::Run(const Batch& batch) {
   at::NoGradGuard no_grad;
   auto ids = [&](const std::vector<int64_t>& values) {
-    return at::from_blob(const_cast<int64_t*>(values.data()),
-                         {static_cast<int64_t>(values.size())}, at::kLong)
+    return at::from_blob(const_cast<int64_t*>(values.data()), {static_cast<int64_t>(values.size())},
+                         at::kLong)
         .to(model_->device());
   };
   state_->cache->Copy(batch.copies);

@@ -1,5 +1,5 @@
-// bench_rollout MODEL PROMPT NEW N…: the engine with N rollouts of PROMPT + NEW tokens at once, as one
-// JSON line for each N; bench/rollout/run.py puts it beside its peers.
+// bench_rollout MODEL PROMPT NEW N…: the engine with N rollouts of PROMPT + NEW tokens at once, as
+// one JSON line for each N; bench/rollout/run.py puts it beside its peers.
 //
 // The ceilings are the matrix products of the same steps alone, at the same rows, in this run
 // (processors differ): this project's packed products, and LibTorch's.
@@ -40,17 +40,17 @@ class Products {
     }
     Add(c.vocab_size, c.hidden_size);
   }
-  // Seconds of one step at `rows` rows: the best of several.
+  // Seconds of one step at `rows` rows, in the mean as the engine's are.
   double Run(int64_t rows, bool packed) const {
     std::vector<at::Tensor> inputs, outputs;
     for (const Projection& p : weights_) {
       inputs.push_back(at::empty({rows, p.weight.size(1)}, at::kFloat).uniform_(-1, 1));
       outputs.push_back(at::empty({rows, p.weight.size(0)}, at::kFloat));
     }
-    double best = 1e9;
-    const Clock::time_point begin = Clock::now();
-    for (int repeat = 0; repeat < 50 && (repeat < 3 || Seconds(begin) < 1.5); ++repeat) {
-      const Clock::time_point start = Clock::now();
+    Clock::time_point begin;
+    int repeat = -1;
+    for (; repeat < 3 || Seconds(begin) < 2; ++repeat) {
+      if (repeat == 0) begin = Clock::now();  // the first one warms up
       for (size_t i = 0; i < weights_.size(); ++i) {
         if (packed) {
           weights_[i].packed.Multiply(inputs[i].const_data_ptr<float>(), rows, nullptr,
@@ -59,9 +59,8 @@ class Products {
           at::linear(inputs[i], weights_[i].weight);
         }
       }
-      best = std::min(best, Seconds(start));
     }
-    return best;
+    return Seconds(begin) / repeat;
   }
 
  private:
@@ -107,16 +106,15 @@ absl::Status Measure(const Transformer& model, const Products& products, int64_t
   }
   const double whole = Seconds(begin), decode = schedule + forward + sample;
   const double rows = static_cast<double>(n);
-  std::cout << nlohmann::ordered_json{
-                   {"rollouts", n},
-                   {"end_to_end", static_cast<double>(n * new_tokens) / whole},
-                   {"decode", static_cast<double>(tokens) / decode},
-                   {"steps_a_second", static_cast<double>(steps) / decode},
-                   {"schedule", schedule / decode},
-                   {"forward", forward / decode},
-                   {"sample", sample / decode},
-                   {"packed_products", rows / products.Run(n, true)},
-                   {"libtorch_products", rows / products.Run(n, false)}}
+  std::cout << nlohmann::ordered_json{{"rollouts", n},
+                                      {"end_to_end", static_cast<double>(n * new_tokens) / whole},
+                                      {"decode", static_cast<double>(tokens) / decode},
+                                      {"steps_a_second", static_cast<double>(steps) / decode},
+                                      {"schedule", schedule / decode},
+                                      {"forward", forward / decode},
+                                      {"sample", sample / decode},
+                                      {"packed_products", rows / products.Run(n, true)},
+                                      {"libtorch_products", rows / products.Run(n, false)}}
                    .dump()
             << std::endl;
   return absl::OkStatus();

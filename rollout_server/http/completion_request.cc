@@ -200,8 +200,8 @@ absl::StatusOr<CompletionRequest> ParseCompletionRequest(const Json& body, bool 
   const uint64_t root = seed != nullptr && f.ok() ? seed->get<uint64_t>() : random_seed;
   // Harmless where they are sent: texts never show special tokens.
   for (const char* name : {"user", "metadata", "store", "service_tier", "skip_special_tokens",
-                           "spaces_between_special_tokens", "parallel_tool_calls", "safety_identifier",
-                           "prompt_cache_key"}) {
+                           "spaces_between_special_tokens", "parallel_tool_calls",
+                           "safety_identifier", "prompt_cache_key"}) {
     f.Ignore(name);
   }
   std::vector<std::vector<uint32_t>> prompts;
@@ -238,7 +238,7 @@ absl::StatusOr<CompletionRequest> ParseCompletionRequest(const Json& body, bool 
     r.prompt = std::move(prompts[i]);
     // The first prompt's draws are those of a request with it alone.
     r.seed = i == 0 ? root : DeriveSeed(root, i);
-    r.budget = c.no_tokens    ? 1
+    r.budget = c.no_tokens      ? 1
                : max_tokens < 0 ? context_length - static_cast<int64_t>(r.prompt.size())
                                 : max_tokens;
     if (r.budget < 1) {

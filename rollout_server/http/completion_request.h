@@ -27,7 +27,8 @@ struct CompletionRequest {
 };
 
 // Fields that these end points do not know are refused by name, as are values of the wrong type:
-// InvalidArgument, beginning with the field's name. `random_seed` is used when the body has no seed.
+// InvalidArgument, beginning with the field's name. `random_seed` is used when the body has no
+// seed.
 absl::StatusOr<CompletionRequest> ParseCompletionRequest(const nlohmann::ordered_json& body,
                                                          bool chat, const PromptEncoder& encoder,
                                                          int64_t context_length,

@@ -54,8 +54,8 @@ int HttpCode(const absl::Status& status) {
 Json Error(const absl::Status& status) {
   const std::string message(status.message());
   const size_t colon = message.find(": ");
-  const bool names_field = absl::IsInvalidArgument(status) && colon != std::string::npos &&
-                           message.find(' ') > colon;
+  const bool names_field =
+      absl::IsInvalidArgument(status) && colon != std::string::npos && message.find(' ') > colon;
   return {{"error",
            {{"message", message},
             {"type", HttpCode(status) == 503 ? "server_error" : "invalid_request_error"},
@@ -131,7 +131,8 @@ class LogprobList {
     if (chat_) {
       Json entry = Entry(t.token, logprob);
       entry["top_logprobs"] = Json::array();
-      for (const TopToken& top : t.top) entry["top_logprobs"].push_back(Entry(top.token, top.logprob));
+      for (const TopToken& top : t.top)
+        entry["top_logprobs"].push_back(Entry(top.token, top.logprob));
       content_.push_back(std::move(entry));
       return;
     }
@@ -188,15 +189,14 @@ class Completion {
         inbox_(std::make_shared<Inbox>()) {
     const v1::RolloutStatus status = engine->Status();
     const v1::WeightVersion& v = status.weights();
-    header_ = {{"id", absl::StrCat(request_.chat ? "chatcmpl-" : "cmpl-", absl::Hex(Random()))},
-               {"object", request_.chat       ? request_.stream ? "chat.completion.chunk"
-                                                                : "chat.completion"
-                                                                : "text_completion"},
-               {"created", std::time(nullptr)},
-               {"model", request_.model.empty() ? status.model() : request_.model},
-               // The weights that served as the request came: which policy this is.
-               {"system_fingerprint",
-                absl::StrCat(v.job(), "/epoch-", v.epoch(), "/step-", v.step())}};
+    header_ = {
+        {"id", absl::StrCat(request_.chat ? "chatcmpl-" : "cmpl-", absl::Hex(Random()))},
+        {"object", request_.chat ? request_.stream ? "chat.completion.chunk" : "chat.completion"
+                                 : "text_completion"},
+        {"created", std::time(nullptr)},
+        {"model", request_.model.empty() ? status.model() : request_.model},
+        // The weights that served as the request came: which policy this is.
+        {"system_fingerprint", absl::StrCat(v.job(), "/epoch-", v.epoch(), "/step-", v.step())}};
     for (const RolloutRequest& r : request_.requests) {
       usage_prompt_ += static_cast<int64_t>(r.prompt.size());
       for (int64_t i = 0; i < r.n; ++i) choices_.emplace_back(&encoder_->tokenizer(), request_);
@@ -243,8 +243,7 @@ class Completion {
     } else {
       Json reply = header_;
       reply["choices"] = Json::array();
-      for (size_t i = 0; i < choices_.size(); ++i)
-        reply["choices"].push_back(WholeChoice(i));
+      for (size_t i = 0; i < choices_.size(); ++i) reply["choices"].push_back(WholeChoice(i));
       reply["usage"] = Usage();
       Write(out, Dump(reply));
     }
@@ -428,14 +427,13 @@ absl::StatusOr<std::unique_ptr<OpenAiDoor>> OpenAiDoor::Open(const std::string& 
   }
   server.set_error_handler([](const httplib::Request& request, httplib::Response& response) {
     if (!response.body.empty()) return;
-    response.set_content(
-        Dump({{"error",
-               {{"message", absl::StrCat(request.method, " ", request.path, ": HTTP ",
-                                         response.status)},
-                {"type", "invalid_request_error"},
-                {"param", Json()},
-                {"code", Json()}}}}),
-        "application/json");
+    response.set_content(Dump({{"error",
+                                {{"message", absl::StrCat(request.method, " ", request.path,
+                                                          ": HTTP ", response.status)},
+                                 {"type", "invalid_request_error"},
+                                 {"param", Json()},
+                                 {"code", Json()}}}}),
+                         "application/json");
   });
   if (!server.bind_to_port(address.substr(0, colon).c_str(), port))
     return absl::UnavailableError(absl::StrCat("cannot listen on ", address, " (--http)"));

@@ -37,11 +37,12 @@ RolloutService::~RolloutService() {
 }
 
 std::shared_ptr<RolloutSession> RolloutService::OpenSession(const v1::GenerateRequest::Open& open,
-                                                            bool* resumed, uint64_t* ticket) {
+                                                            v1::GenerateReply::Opened* opened,
+                                                            uint64_t* ticket) {
   std::lock_guard<std::mutex> lock(mutex_);
   NamedSession& named = sessions_[open.session()];
-  *resumed = named.session != nullptr;
-  if (!*resumed) {
+  opened->set_resumed(named.session != nullptr);
+  if (!opened->resumed()) {
     SessionOptions options;
     options.acknowledged = true;
     if (open.window_tokens() > 0) options.window_tokens = open.window_tokens();
@@ -54,7 +55,9 @@ std::shared_ptr<RolloutSession> RolloutService::OpenSession(const v1::GenerateRe
                                          ? kDefaultGraceSeconds
                                          : std::min(open.grace_seconds(), kMaxGraceSeconds));
   named.attached = true;
-  *ticket = named.session->Attach(open.received());
+  std::set<uint64_t> known;
+  *ticket = named.session->Attach(open.received(), &known);
+  for (uint64_t id : known) opened->add_request_ids(id);
   GaugeMetric("e3_rollout_sessions", "Sessions, those without a stream included")
       .Set(static_cast<double>(sessions_.size()));
   return named.session;
@@ -107,13 +110,11 @@ grpc::Status RolloutService::Generate(
     name = request.open().session();
     refused = name.empty() || name.size() > kMaxSessionName;
     if (!refused) {
-      bool resumed;
-      session = OpenSession(request.open(), &resumed, &ticket);
-      v1::GenerateReply opened;
-      opened.mutable_opened()->set_resumed(resumed);
-      stream->Write(opened);
-      more = stream->Read(&request);
+      v1::GenerateReply reply;
+      session = OpenSession(request.open(), reply.mutable_opened(), &ticket);
+      stream->Write(reply);
     }
+    request.Clear();  // a client that comes back may have nothing more to say, and waits
   }
   if (session == nullptr) {
     session = std::make_shared<RolloutSession>(SessionOptions(), engine_);
@@ -134,6 +135,7 @@ grpc::Status RolloutService::Generate(
   for (; more && !refused; more = stream->Read(&request)) {
     switch (request.request_case()) {
       case v1::GenerateRequest::kStart: {
+        if (!session->Ask(ticket, request.start())) break;
         const std::shared_ptr<const PromptEncoder> encoder = engine_->encoder();
         absl::StatusOr<RolloutRequest> start =
             ToRequest(request.start(), encoder.get(), engine_->eos_token_ids());
@@ -141,7 +143,6 @@ grpc::Status RolloutService::Generate(
           session->OnFailure(request.start().request_id(), start.status());
           break;
         }
-        session->Expect(start->id, request.start());
         engine_->Submit(session, *std::move(start));
         break;
       }

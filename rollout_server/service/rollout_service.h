@@ -40,8 +40,8 @@ class RolloutService final : public v1::Rollouts::Service {
   };
 
   // The session of this name, which may be new.
-  std::shared_ptr<RolloutSession> OpenSession(const v1::GenerateRequest::Open& open, bool* resumed,
-                                              uint64_t* ticket);
+  std::shared_ptr<RolloutSession> OpenSession(const v1::GenerateRequest::Open& open,
+                                              v1::GenerateReply::Opened* opened, uint64_t* ticket);
   // The ticket's stream is gone; `finished`: nothing is left to say, and nobody will come back.
   void LeaveSession(const std::string& name, uint64_t ticket, bool finished);
   // Forgets sessions whose client did not come back.

@@ -64,14 +64,16 @@ void Append(const SampleOutput& output, const v1::WeightVersion& version,
 
 }  // namespace
 
-void RolloutSession::Expect(uint64_t request_id, const v1::GenerateRequest::Start& start) {
-  if (start.soft_overlong_tokens() == 0) return;
+bool RolloutSession::Ask(uint64_t ticket, const v1::GenerateRequest::Start& start) {
   std::lock_guard<std::mutex> lock(mutex_);
-  expected_[request_id] = {start.budget(),
-                           start.soft_overlong_tokens(),
-                           start.response_prefix_size(),
-                           std::max<int64_t>(1, start.n()),
-                           {}};
+  if (ticket != ticket_) return false;
+  // An id that is live already is refused when it is submitted; what it means stays.
+  asked_.try_emplace(start.request_id(), Asked{start.budget(),
+                                               start.soft_overlong_tokens(),
+                                               start.response_prefix_size(),
+                                               std::max<int64_t>(1, start.n()),
+                                               {}});
+  return true;
 }
 
 void RolloutSession::OnOutput(uint64_t request_id, SampleOutput output,
@@ -80,15 +82,17 @@ void RolloutSession::OnOutput(uint64_t request_id, SampleOutput output,
   v1::GenerateReply::Chunk& chunk = chunks_[{request_id, output.sample}];
   Append(output, version, &chunk);
   tokens_ += static_cast<int64_t>(output.tokens.size());
-  if (auto it = expected_.find(request_id); it != expected_.end()) {
-    Expected& e = it->second;
-    int64_t& length = e.lengths.try_emplace(output.sample, e.prefix).first->second;
+  if (auto it = asked_.find(request_id); it != asked_.end()) {
+    Asked& asked = it->second;
+    int64_t& length = asked.lengths.try_emplace(output.sample, asked.prefix).first->second;
     length += static_cast<int64_t>(output.tokens.size());
     if (output.finish != Finish::kNone) {
-      const int64_t over = length - (e.budget - e.soft_overlong);
-      chunk.set_overlong(static_cast<float>(
-          std::clamp(static_cast<double>(over) / static_cast<double>(e.soft_overlong), 0.0, 1.0)));
-      if (--e.unfinished == 0) expected_.erase(it);
+      if (asked.soft_overlong > 0) {
+        const double over = static_cast<double>(length - (asked.budget - asked.soft_overlong)) /
+                            static_cast<double>(asked.soft_overlong);
+        chunk.set_overlong(static_cast<float>(std::clamp(over, 0.0, 1.0)));
+      }
+      if (--asked.unfinished == 0) asked_.erase(it);
     }
   }
   if (output.finish != Finish::kNone || chunk.token_ids_size() >= kChunkTokens) {
@@ -118,7 +122,7 @@ void RolloutSession::OnFailure(uint64_t request_id, const absl::Status& status) 
     it = chunks_.erase(it);
     Number(std::move(reply));
   }
-  expected_.erase(request_id);
+  asked_.erase(request_id);
   v1::GenerateReply reply;
   reply.mutable_failure()->set_request_id(request_id);
   reply.mutable_failure()->set_code(static_cast<int>(status.code()));
@@ -140,10 +144,16 @@ bool RolloutSession::full() {
   return full;
 }
 
-uint64_t RolloutSession::Attach(uint64_t received) {
+uint64_t RolloutSession::Attach(uint64_t received, std::set<uint64_t>* known) {
   std::lock_guard<std::mutex> lock(mutex_);
   Forget(received);
   sent_ = 0;
+  if (known != nullptr) {
+    for (const auto& [id, asked] : asked_) known->insert(id);
+    for (const v1::GenerateReply& reply : replies_)
+      known->insert(reply.has_failure() ? reply.failure().request_id()
+                                        : reply.chunk().request_id());
+  }
   ready_.notify_all();
   return ++ticket_;
 }

@@ -9,7 +9,7 @@
 #include <deque>
 #include <map>
 #include <mutex>
-#include <optional>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -37,9 +37,9 @@ class RolloutSession final : public RolloutSink {
   RolloutSession(const SessionOptions& options, EngineThread* engine)
       : options_(options), engine_(engine) {}
 
-  // For marking responses that end in the soft_overlong_tokens of their budget; before the request
-  // is submitted.
-  void Expect(uint64_t request_id, const v1::GenerateRequest::Start& start);
+  // Notes that the ticket's stream asks for something, before it is submitted. False, and nothing
+  // is to be submitted, when the stream has lost the session: the client does not count on it.
+  bool Ask(uint64_t ticket, const v1::GenerateRequest::Start& start);
 
   void OnOutput(uint64_t request_id, SampleOutput output,
                 const v1::WeightVersion& version) override;
@@ -47,8 +47,9 @@ class RolloutSession final : public RolloutSink {
   bool full() override;
 
   // A stream attaches: what was sent before and is not acknowledged by `received` is sent again.
-  // Returns the stream's ticket; the one before has lost the session.
-  uint64_t Attach(uint64_t received);
+  // Returns the stream's ticket; the one before has lost the session. `known`, if not null, takes
+  // the requests that are live or have replies that are sent again.
+  uint64_t Attach(uint64_t received, std::set<uint64_t>* known = nullptr);
   // Waits for something to write, at most for kChunkDelay. Empty and `over` when the ticket's
   // stream has lost the session, or it was closed and everything was taken.
   std::vector<v1::GenerateReply> Take(uint64_t ticket, bool* over);
@@ -64,7 +65,8 @@ class RolloutSession final : public RolloutSink {
   bool Leave(uint64_t ticket);
 
  private:
-  struct Expected {
+  // A request that was asked for and has not ended.
+  struct Asked {
     int64_t budget, soft_overlong, prefix;
     int64_t unfinished;                   // samples
     std::map<uint32_t, int64_t> lengths;  // tokens a sample has
@@ -86,7 +88,7 @@ class RolloutSession final : public RolloutSink {
   int64_t tokens_ = 0;  // in chunks_ and replies_
   bool paused_ = false;
   bool urgent_ = false, closed_ = false, acknowledged_ = options_.acknowledged;
-  std::map<uint64_t, Expected> expected_;
+  std::map<uint64_t, Asked> asked_;
 };
 
 }  // namespace e3

@@ -80,9 +80,8 @@ Agreement CompareWithLearner(const Transformer& serving, bool composed) {
       const float logprob = scores.logprobs.const_data_ptr<float>()[i];
       const float entropy = scores.entropies.const_data_ptr<float>()[i];
       result.different += logprob != outputs[i].logprob || entropy != outputs[i].entropy;
-      result.worst = std::max<double>(
-          {result.worst, std::abs(logprob - outputs[i].logprob),
-           std::abs(entropy - outputs[i].entropy)});
+      result.worst = std::max<double>({result.worst, std::abs(logprob - outputs[i].logprob),
+                                       std::abs(entropy - outputs[i].entropy)});
     }
   }
   return result;

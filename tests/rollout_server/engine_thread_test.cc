@@ -153,9 +153,8 @@ TEST_CASE("many clients, cancels, lost streams, slow readers and changes of weig
     for (uint64_t step = 1; !stop; ++step) {
       auto policy = static_cast<v1::RunningPolicy>(1 + random.Below(3));  // all but CUT
       std::atomic<int> patience{50};
-      absl::Status status =
-          engine->SetParameters({1, 2, 3, 4}, Version(step), policy,
-                                [&] { return stop || --patience < 0; });
+      absl::Status status = engine->SetParameters({1, 2, 3, 4}, Version(step), policy,
+                                                  [&] { return stop || --patience < 0; });
       Must(status.ok() || absl::IsCancelled(status), "a switch is made or given up");
       std::this_thread::sleep_for(5ms);
     }
@@ -274,8 +273,7 @@ TEST_CASE("what becomes of running rollouts when the weights change") {
     SessionClient client(SessionOptions(), engine.get());
     for (uint64_t id = 1; id <= 30; ++id) engine->Submit(client.session, Endless(id));
     while (client.texts.size() < 24) client.Read();
-    REQUIRE(
-        engine->SetParameters({1, 2, 3, 4}, Version(1), v1::RUNNING_POLICY_CUT, never).ok());
+    REQUIRE(engine->SetParameters({1, 2, 3, 4}, Version(1), v1::RUNNING_POLICY_CUT, never).ok());
     while (client.finished.size() < 30) client.Read();
     int cut = 0;
     for (const auto& [key, reason] : client.finished) cut += reason == v1::FINISH_REASON_CUT;
@@ -285,8 +283,7 @@ TEST_CASE("what becomes of running rollouts when the weights change") {
     SessionClient client(SessionOptions(), engine.get());
     engine->Submit(client.session, Endless(1));
     client.Read();
-    REQUIRE(
-        engine->SetParameters({1, 2, 3, 4}, Version(1), v1::RUNNING_POLICY_DRAIN, never).ok());
+    REQUIRE(engine->SetParameters({1, 2, 3, 4}, Version(1), v1::RUNNING_POLICY_DRAIN, never).ok());
     while (client.finished.empty()) client.Read();
     CHECK(client.texts[1] == Alone(Endless(1)));
     // A paused one is not waited for.
@@ -296,8 +293,7 @@ TEST_CASE("what becomes of running rollouts when the weights change") {
     SessionClient slow(options, engine.get());
     engine->Submit(slow.session, Endless(1));
     while (slow.texts.empty()) slow.Read();
-    REQUIRE(
-        engine->SetParameters({1, 2, 3, 4}, Version(2), v1::RUNNING_POLICY_DRAIN, never).ok());
+    REQUIRE(engine->SetParameters({1, 2, 3, 4}, Version(2), v1::RUNNING_POLICY_DRAIN, never).ok());
     while (slow.finished.empty()) {
       slow.Read();
       slow.session->Acknowledge(slow.received);
@@ -324,10 +320,12 @@ TEST_CASE("responses that end in the last tokens of their budget are marked") {
   start.set_budget(100);
   start.set_soft_overlong_tokens(40);
   RolloutRequest request = Endless(1, 100);
-  client.session->Expect(1, start);
+  start.set_request_id(1);
+  const uint64_t before = client.session->Attach(0), ticket = client.session->Attach(0);
+  CHECK(!client.session->Ask(before, start));  // of a stream that has lost the session
+  CHECK(client.session->Ask(ticket, start));
   engine->Submit(client.session, request);
   float overlong = -1;
-  uint64_t ticket = client.session->Attach(0);
   for (bool over = false, end = false; !end && !over;) {
     for (const v1::GenerateReply& reply : client.session->Take(ticket, &over)) {
       end = reply.chunk().finish_reason() != v1::FINISH_REASON_UNSPECIFIED;
@@ -335,6 +333,18 @@ TEST_CASE("responses that end in the last tokens of their budget are marked") {
     }
   }
   CHECK(overlong == 1.0f);
+  // It ended, but the client has not said that it has all of it.
+  std::set<uint64_t> known;
+  SessionOptions options;
+  options.acknowledged = true;
+  SessionClient other(options, engine.get());
+  engine->Submit(other.session, Endless(7, 10));
+  while (other.finished.empty()) other.Read();
+  other.session->Attach(0, &known);
+  CHECK(known == std::set<uint64_t>{7});
+  known.clear();
+  other.session->Attach(other.received, &known);
+  CHECK(known.empty());
 }
 
 TEST_CASE("the trace of steps is one that a viewer opens") {

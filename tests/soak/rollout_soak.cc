@@ -1,4 +1,5 @@
-// rollout_soak ADDRESS PID MODEL SECONDS CLIENTS: a rollout server under everything that clients do.
+// rollout_soak ADDRESS PID MODEL SECONDS CLIENTS: a rollout server under everything that clients
+// do.
 //
 // Clients ask for rollouts with random prompts, budgets, samples and sampling, cancel some, lose
 // their streams and come back (or not), and read slowly; the weights are uploaded again every five
@@ -47,7 +48,7 @@ void Must(bool condition, const std::string& what) {
 
 struct Totals {
   std::atomic<int64_t> rollouts{0}, cancelled{0}, abandoned{0}, tokens{0}, lost_streams{0},
-      resumed{0}, cut{0}, updates{0};
+      resumed{0}, asked_again{0}, cut{0}, updates{0};
 };
 
 // A finished rollout, to be asked for again at the end.
@@ -132,9 +133,9 @@ class Soak {
     // Half of the prompts begin as many others do.
     const uint64_t common = random.Uniform() < 0.5 ? 1 + static_cast<uint64_t>(random.Below(8)) : 0;
     for (int64_t i = 0, n = random.Between(4, 120); i < n; ++i) {
-      start->add_prompt_token_ids(static_cast<uint32_t>(
-          common > 0 ? DeriveSeed(common, static_cast<uint64_t>(i)) % kVocab
-                     : static_cast<uint64_t>(random.Below(kVocab))));
+      start->add_prompt_token_ids(
+          static_cast<uint32_t>(common > 0 ? DeriveSeed(common, static_cast<uint64_t>(i)) % kVocab
+                                           : static_cast<uint64_t>(random.Below(kVocab))));
     }
     start->set_n(static_cast<uint32_t>(random.Between(1, 4)));
     start->set_budget(static_cast<uint32_t>(random.Between(1, 300)));
@@ -175,6 +176,18 @@ class Soak {
       v1::GenerateReply reply;
       Must(stream->Read(&reply) && reply.has_opened(), "a session is opened");
       Must(reply.opened().resumed() == !asked.empty(), "a session is there within its grace time");
+      const std::set<uint64_t> known(reply.opened().request_ids().begin(),
+                                     reply.opened().request_ids().end());
+      for (auto& [id, a] : asked) {
+        if (a.over || known.count(id) > 0) continue;
+        // The request was lost with the stream.
+        Must(a.tokens.empty(), "a request that is lost had not begun");
+        v1::GenerateRequest again;
+        *again.mutable_start() = a.start;
+        a.cancelled = false;
+        Must(stream->Write(again), "asking again");
+        ++totals.asked_again;
+      }
       return stream;
     };
     auto context = std::make_unique<grpc::ClientContext>();
@@ -350,15 +363,17 @@ int Main(int argc, char** argv) {
         std::max(elapsed < static_cast<double>(seconds) / 5 ? settled : most, resident);
     const Totals& t = soak.totals;
     const v1::RolloutStatus s = soak.Status();
-    std::cout << absl::StrFormat(
-                     "%5.0f s: %d rollouts, %d tokens, %d cancelled, %d abandoned, %d streams lost, "
-                     "%d resumed, %d cut, %d updates; running %d, waiting %d, blocks %d/%d, "
-                     "%.0f MiB",
-                     elapsed, t.rollouts.load(), t.tokens.load(), t.cancelled.load(),
-                     t.abandoned.load(), t.lost_streams.load(), t.resumed.load(), t.cut.load(),
-                     t.updates.load(), s.running(), s.waiting(), s.kv_blocks_used(),
-                     s.kv_blocks_total(), resident)
-              << std::endl;
+    std::cout
+        << absl::StrFormat(
+               "%5.0f s: %d rollouts, %d tokens, %d cancelled, %d abandoned, %d streams lost, "
+               "%d resumed, %d asked again, %d cut, %d updates; running %d, waiting %d, blocks "
+               "%d/%d, "
+               "%.0f MiB",
+               elapsed, t.rollouts.load(), t.tokens.load(), t.cancelled.load(), t.abandoned.load(),
+               t.lost_streams.load(), t.resumed.load(), t.asked_again.load(), t.cut.load(),
+               t.updates.load(), s.running(), s.waiting(), s.kv_blocks_used(), s.kv_blocks_total(),
+               resident)
+        << std::endl;
   }
   for (std::thread& thread : threads) thread.join();
   soak.AskAgain();
