@@ -5,7 +5,7 @@ JOBS ?= $(shell nproc)
 # Tests run side by side on the same cores.
 test asan tsan: export OMP_WAIT_POLICY := passive
 
-.PHONY: help setup build demo test asan tsan fuzz format lint bench-reward bench-rollout soak smollm2 kill-default k8s-check clean
+.PHONY: help setup build demo test asan tsan fuzz format lint bench-reward bench-rollout soak build-cuda smollm2 kill-default k8s-check clean
 
 help:  ## Show this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,10 @@ fuzz: setup  ## Fuzz the math verifier for FUZZ_SECONDS (60) on all cores; what 
 	@cmake --preset fuzz > /dev/null && cmake --build build-fuzz -j $(JOBS)
 	@tests/fuzz/run.sh $(FUZZ_SECONDS) $(JOBS)
 
+build-cuda: setup  ## Build everything into build-cuda/bin with GPUs (builds without one; run there with --device cuda)
+	@deploy/setup/cuda_tools.sh
+	@cmake --preset cuda > /dev/null && cmake --build build-cuda -j $(JOBS)
+
 smollm2: build  ## A real model on real problems: SFT and GRPO of SmolLM2-135M on GSM8K (about half an hour on two cores)
 	@deploy/setup/test_tools.sh
 	@deploy/jobs/smollm2/run.sh
@@ -74,4 +78,4 @@ lint: build  ## clang-tidy over our own code
 	@git ls-files '*.cc' | grep -v '^tests/' | xargs -P $(JOBS) -n 4 clang-tidy-14 -p $(BUILD) --quiet
 
 clean:  ## Remove what was built (not what was installed)
-	rm -rf build build-asan build-tsan build-debug build-fuzz
+	rm -rf build build-asan build-tsan build-debug build-fuzz build-cuda

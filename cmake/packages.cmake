@@ -40,10 +40,10 @@ if(E3_TORCH)
     "LINKER:-rpath,${torch_root}/lib" "LINKER:-rpath,${E3_LIBTORCH}/nvidia/cu13/lib"
     "LINKER:-rpath-link,${E3_LIBTORCH}/nvidia/cu13/lib" "LINKER:--allow-shlib-undefined")
   if(E3_CUDA)
-    find_package(CUDAToolkit REQUIRED)
     target_compile_definitions(e3_torch INTERFACE E3_CUDA)
+    # Nothing calls them by name: LibTorch finds its GPU operators in them once they are loaded.
     target_link_libraries(e3_torch INTERFACE
-      "${torch_root}/lib/libtorch_cuda.so" "${torch_root}/lib/libc10_cuda.so" CUDA::cudart)
+      "-Wl,--no-as-needed" "${torch_root}/lib/libtorch_cuda.so" "${torch_root}/lib/libc10_cuda.so" "-Wl,--as-needed")
   endif()
 endif()
 
