@@ -2,6 +2,7 @@
 
 #include <httplib.h>
 
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <deque>
@@ -26,6 +27,7 @@ using Json = nlohmann::ordered_json;
 
 constexpr size_t kThreads = 256;  // open requests
 constexpr size_t kMaxBodyBytes = 64 << 20;
+constexpr std::chrono::milliseconds kPoll{200};
 constexpr int64_t kWindowTokens = 4096;  // on their way to a client before it pauses
 
 uint64_t Random() {
@@ -182,10 +184,11 @@ class LogprobList {
 class Completion {
  public:
   Completion(CompletionRequest request, std::shared_ptr<const PromptEncoder> encoder,
-             EngineThread* engine)
+             EngineThread* engine, const std::atomic<bool>* stopping)
       : request_(std::move(request)),
         encoder_(std::move(encoder)),
         engine_(engine),
+        stopping_(stopping),
         inbox_(std::make_shared<Inbox>()) {
     const v1::RolloutStatus status = engine->Status();
     const v1::WeightVersion& v = status.weights();
@@ -210,7 +213,8 @@ class Completion {
   // Waits for the first thing that the engine says: an error is the answer.
   absl::Status WaitForFirst() {
     while (true) {
-      std::optional<Inbox::Event> event = inbox_->Take(std::chrono::seconds(1), engine_);
+      if (*stopping_) return absl::UnavailableError("the server is stopping");
+      std::optional<Inbox::Event> event = inbox_->Take(kPoll, engine_);
       if (!event) continue;
       absl::Status failure = event->failure;
       inbox_->PutBack(*std::move(event));
@@ -220,8 +224,8 @@ class Completion {
 
   // Does a part of the work and writes what is to be written; false: the client is gone.
   bool Advance(httplib::DataSink& out) {
-    if (!out.is_writable()) return false;
-    std::optional<Inbox::Event> event = inbox_->Take(std::chrono::milliseconds(200), engine_);
+    if (*stopping_ || !out.is_writable()) return false;
+    std::optional<Inbox::Event> event = inbox_->Take(kPoll, engine_);
     if (!event) return true;
     if (!event->failure.ok()) {
       // Behind the header there is no status code left to say it with.
@@ -345,6 +349,7 @@ class Completion {
   CompletionRequest request_;
   std::shared_ptr<const PromptEncoder> encoder_;
   EngineThread* engine_;
+  const std::atomic<bool>* stopping_;
   std::shared_ptr<Inbox> inbox_;
   Json header_;
   std::vector<Choice> choices_;
@@ -353,8 +358,8 @@ class Completion {
   int64_t usage_prompt_ = 0, usage_completion_ = 0;
 };
 
-void Complete(EngineThread* engine, bool chat, const httplib::Request& http,
-              httplib::Response& response) {
+void Complete(EngineThread* engine, const std::atomic<bool>* stopping, bool chat,
+              const httplib::Request& http, httplib::Response& response) {
   CounterMetric("e3_rollout_http_requests_total", "Requests of the HTTP door",
                 {{"endpoint", chat ? "chat" : "completions"}})
       .Increment();
@@ -372,7 +377,8 @@ void Complete(EngineThread* engine, bool chat, const httplib::Request& http,
     request = absl::InvalidArgumentError(e.what());
   }
   if (!request.ok()) return Reply(request.status(), response);
-  auto completion = std::make_shared<Completion>(*std::move(request), std::move(encoder), engine);
+  auto completion =
+      std::make_shared<Completion>(*std::move(request), std::move(encoder), engine, stopping);
   if (absl::Status status = completion->WaitForFirst(); !status.ok())
     return Reply(status, response);
   response.set_chunked_content_provider(
@@ -382,8 +388,7 @@ void Complete(EngineThread* engine, bool chat, const httplib::Request& http,
 
 }  // namespace
 
-OpenAiDoor::OpenAiDoor(EngineThread* engine)
-    : engine_(engine), server_(std::make_unique<httplib::Server>()) {}
+OpenAiDoor::OpenAiDoor() : server_(std::make_unique<httplib::Server>()) {}
 
 absl::StatusOr<std::unique_ptr<OpenAiDoor>> OpenAiDoor::Open(const std::string& address,
                                                              EngineThread* engine) {
@@ -391,11 +396,12 @@ absl::StatusOr<std::unique_ptr<OpenAiDoor>> OpenAiDoor::Open(const std::string& 
   int port;
   if (colon == std::string::npos || !absl::SimpleAtoi(address.substr(colon + 1), &port))
     return absl::InvalidArgumentError(absl::StrCat("'", address, "' is not host:port (--http)"));
-  std::unique_ptr<OpenAiDoor> door(new OpenAiDoor(engine));
+  std::unique_ptr<OpenAiDoor> door(new OpenAiDoor);
   httplib::Server& server = *door->server_;
   server.new_task_queue = [] { return new httplib::ThreadPool(kThreads); };
   server.set_payload_max_length(kMaxBodyBytes);
   server.set_tcp_nodelay(true);
+  server.set_keep_alive_timeout(2);  // also how long an idle client delays the end of the server
   server.Get("/health", [engine](const httplib::Request&, httplib::Response& response) {
     response.status = engine->Status().model().empty() ? 503 : 200;
   });
@@ -419,11 +425,13 @@ absl::StatusOr<std::unique_ptr<OpenAiDoor>> OpenAiDoor::Open(const std::string& 
     }
     response.set_content(Dump({{"object", "list"}, {"data", data}}), "application/json");
   });
+  const std::atomic<bool>* stopping = &door->stopping_;
   for (bool chat : {false, true}) {
-    server.Post(chat ? "/v1/chat/completions" : "/v1/completions",
-                [engine, chat](const httplib::Request& request, httplib::Response& response) {
-                  Complete(engine, chat, request, response);
-                });
+    server.Post(
+        chat ? "/v1/chat/completions" : "/v1/completions",
+        [engine, stopping, chat](const httplib::Request& request, httplib::Response& response) {
+          Complete(engine, stopping, chat, request, response);
+        });
   }
   server.set_error_handler([](const httplib::Request& request, httplib::Response& response) {
     if (!response.body.empty()) return;
@@ -442,6 +450,7 @@ absl::StatusOr<std::unique_ptr<OpenAiDoor>> OpenAiDoor::Open(const std::string& 
 }
 
 OpenAiDoor::~OpenAiDoor() {
+  stopping_ = true;
   server_->stop();
   if (thread_.joinable()) thread_.join();
 }

@@ -12,6 +12,7 @@
 #ifndef E3_ROLLOUT_SERVER_HTTP_OPENAI_DOOR_H_
 #define E3_ROLLOUT_SERVER_HTTP_OPENAI_DOOR_H_
 
+#include <atomic>
 #include <memory>
 #include <string>
 #include <thread>
@@ -35,8 +36,8 @@ class OpenAiDoor {
   ~OpenAiDoor();
 
  private:
-  explicit OpenAiDoor(EngineThread* engine);
-  EngineThread* engine_;
+  OpenAiDoor();
+  std::atomic<bool> stopping_{false};
   std::unique_ptr<httplib::Server> server_;
   std::thread thread_;
 };

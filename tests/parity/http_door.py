@@ -152,8 +152,10 @@ try:
     with urllib.request.urlopen(base + "/trace") as reply:
         check(len(json.load(reply)["traceEvents"]) > 100, "the trace of steps")
     check(metric("e3_rollout_prefix_hit_tokens_total") > 0, "prompts were found in the prefix cache")
+    stream = client.completions.create(model=model, prompt="Once", max_tokens=4000, temperature=1, stream=True, logit_bias={"2": -100, "0": -100})
+    next(iter(stream))
     server.terminate()
-    check(server.wait(timeout=20) == 0, "SIGTERM ends the server")
+    check(server.wait(timeout=20) == 0, "SIGTERM ends the server, also in the middle of a stream")
 finally:
     server.kill()
     log.seek(0)

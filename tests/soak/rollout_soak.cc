@@ -35,7 +35,7 @@ using Stream = grpc::ClientReaderWriter<v1::GenerateRequest, v1::GenerateReply>;
 using namespace std::chrono_literals;
 
 constexpr int64_t kVocab = 265;
-constexpr auto kPatience = 120s;
+constexpr auto kPatience = 300s;
 
 [[noreturn]] void Fail(const std::string& what) {
   std::cerr << "soak failed: " << what << std::endl;
