@@ -47,12 +47,11 @@ at::Tensor Forward(const at::Tensor& query, const at::Tensor& key, const at::Ten
     float* k = keys.mutable_data_ptr<float>() + start;
     float* v = values.mutable_data_ptr<float>() + start;
     for (int64_t i = offsets[s]; i < offsets[s + 1]; ++i) {
-      const int64_t position = i - offsets[s];
-      StoreKeyValue(shape, key.const_data_ptr<float>() + i * kv_stride,
-                    value.const_data_ptr<float>() + i * kv_stride, position, k, v);
       rows.push_back({query.const_data_ptr<float>() + i * q_stride,
+                      key.const_data_ptr<float>() + i * kv_stride,
+                      value.const_data_ptr<float>() + i * kv_stride,
                       {k, v, block_table.data()},
-                      position + 1,
+                      i - offsets[s] + 1,
                       out.mutable_data_ptr<float>() + i * q_stride,
                       lse.mutable_data_ptr<float>() + i * shape.num_heads});
     }

@@ -109,7 +109,23 @@ inline void AddValues(const float* p, const float* values, int64_t rows, int64_t
 struct Run {
   int64_t begin, end;
   int64_t first_head, last_head;
+  bool alone;  // the batch has no other rows of the sequence
 };
+
+bool SameSequence(const QueryRow& a, const QueryRow& b) {
+  return a.kv.block_table == b.kv.block_table && a.kv.keys == b.kv.keys;
+}
+
+// Puts a token's key and value where they belong, for key/value heads [first, last).
+void StoreKeyValue(const HeadShape& shape, const QueryRow& row, int64_t first, int64_t last) {
+  const int64_t dim = shape.head_dim, at = row.context - 1, r = at % kKvBlockRows;
+  const int64_t block = row.kv.block_table[at / kKvBlockRows] * BlockFloats(shape);
+  for (int64_t h = first; h < last; ++h) {
+    float* keys = row.kv.keys + block + h * kKvBlockRows * dim;
+    for (int64_t d = 0; d < dim; ++d) keys[d * kKvBlockRows + r] = row.key[h * dim + d];
+    std::copy_n(row.value + h * dim, dim, row.kv.values + block + (h * kKvBlockRows + r) * dim);
+  }
+}
 
 // What a thread uses again from run to run.
 struct RunScratch {
@@ -203,13 +219,12 @@ void AttendRowsImpl(const HeadShape& shape, const std::vector<QueryRow>& rows) {
   for (int64_t i = 0; i < n; ++i) {
     const QueryRow& row = rows[static_cast<size_t>(i)];
     work += row.context * shape.num_heads * shape.head_dim;
-    const bool follows = i > 0 && i - runs.back().begin < kRunRows &&
-                         rows[static_cast<size_t>(i - 1)].kv.block_table == row.kv.block_table &&
-                         rows[static_cast<size_t>(i - 1)].kv.keys == row.kv.keys;
-    if (follows) {
+    const bool follows = i > 0 && SameSequence(rows[static_cast<size_t>(i - 1)], row);
+    const bool followed = i + 1 < n && SameSequence(row, rows[static_cast<size_t>(i + 1)]);
+    if (follows && i - runs.back().begin < kRunRows) {
       runs.back().end = i + 1;
     } else {
-      runs.push_back({i, i + 1, 0, shape.num_kv_heads});
+      runs.push_back({i, i + 1, 0, shape.num_kv_heads, !follows && !followed});
     }
   }
   if (static_cast<int64_t>(runs.size()) < kRunsForThreads) {
@@ -217,17 +232,32 @@ void AttendRowsImpl(const HeadShape& shape, const std::vector<QueryRow>& rows) {
     std::vector<Run> by_head;
     for (const Run& run : runs) {
       for (int64_t h = 0; h < shape.num_kv_heads; ++h)
-        by_head.push_back({run.begin, run.end, h, h + 1});
+        by_head.push_back({run.begin, run.end, h, h + 1, run.alone});
     }
     runs = std::move(by_head);
   }
 #pragma omp parallel if (work >= kWorthThreads && runs.size() > 1)
   {
+    const int64_t num_runs = static_cast<int64_t>(runs.size());
+    // The tokens of a sequence see each other: all are stored before any attends. One that is alone
+    // is stored by who is about to read what lies around it.
+#pragma omp for schedule(static)
+    for (int64_t r = 0; r < num_runs; ++r) {
+      const Run& run = runs[static_cast<size_t>(r)];
+      if (run.alone) continue;
+      for (int64_t i = run.begin; i < run.end; ++i)
+        StoreKeyValue(shape, rows[static_cast<size_t>(i)], run.first_head, run.last_head);
+    }
     RunScratch scratch;
 #pragma omp for schedule(dynamic, 2)
     // Late rows of a sequence see the longest context, so they are dealt first.
-    for (int64_t r = static_cast<int64_t>(runs.size()) - 1; r >= 0; --r)
-      AttendRun<kVecs>(shape, rows, runs[static_cast<size_t>(r)], scratch);
+    for (int64_t r = num_runs - 1; r >= 0; --r) {
+      const Run& run = runs[static_cast<size_t>(r)];
+      if (run.alone) {
+        StoreKeyValue(shape, rows[static_cast<size_t>(run.begin)], run.first_head, run.last_head);
+      }
+      AttendRun<kVecs>(shape, rows, run, scratch);
+    }
   }
 }
 
@@ -302,17 +332,6 @@ void AttendBackwardImpl(const HeadShape& shape, const std::vector<int64_t>& offs
   }
 
 }  // namespace
-
-void StoreKeyValue(const HeadShape& shape, const float* key, const float* value, int64_t slot,
-                   float* keys, float* values) {
-  const int64_t dim = shape.head_dim, row = slot % kKvBlockRows;
-  const int64_t block = slot / kKvBlockRows * BlockFloats(shape);
-  for (int64_t h = 0; h < shape.num_kv_heads; ++h) {
-    float* head_keys = keys + block + h * kKvBlockRows * dim;
-    for (int64_t d = 0; d < dim; ++d) head_keys[d * kKvBlockRows + row] = key[h * dim + d];
-    std::copy_n(value + h * dim, dim, values + block + (h * kKvBlockRows + row) * dim);
-  }
-}
 
 void AttendRows(const HeadShape& shape, const std::vector<QueryRow>& rows) {
 #define E3_CALL(n) AttendRowsImpl<n>(shape, rows)

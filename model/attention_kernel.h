@@ -32,23 +32,21 @@ inline int64_t BlockFloats(const HeadShape& shape) {
   return kKvBlockRows * shape.num_kv_heads * shape.head_dim;
 }
 
-// Puts one token's key and value [num_kv_heads, head_dim] into row `slot` % 16 of block `slot`
-// / 16.
-void StoreKeyValue(const HeadShape& shape, const float* key, const float* value, int64_t slot,
-                   float* keys, float* values);
-
 // Keys and values of one sequence: row r lies in block block_table[r / 16] at row r % 16; block b
 // starts at b * BlockFloats from `keys` (and `values`).
 struct KeyValues {
-  const float* keys;
-  const float* values;
+  float* keys;
+  float* values;
   const int32_t* block_table;
 };
 
-// One token's query: attends to the first `context` rows of `kv`. Neighbours in a batch that have
-// the same block table share the reading of it.
+// One token: its own key and value are stored as row context - 1 of `kv`, then its query attends to
+// the first `context` rows. The tokens of a sequence are neighbours in a batch, and share the
+// reading of its keys.
 struct QueryRow {
   const float* query;  // [num_heads, head_dim]
+  const float* key;    // [num_kv_heads, head_dim]
+  const float* value;  // [num_kv_heads, head_dim]
   KeyValues kv;
   int64_t context;
   float* out;  // [num_heads, head_dim]

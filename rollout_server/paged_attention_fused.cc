@@ -24,15 +24,13 @@ class FusedAttention final : public Attention {
     float* layer_keys = keys_ + layer * layer_stride_;
     float* layer_values = values_ + layer * layer_stride_;
     const int64_t tokens = q.size(0);
-    for (int64_t i = 0; i < tokens; ++i) {
-      StoreKeyValue(shape, k.const_data_ptr<float>() + i * row, v.const_data_ptr<float>() + i * row,
-                    batch_.slots[static_cast<size_t>(i)], layer_keys, layer_values);
-    }
     at::Tensor out = at::empty_like(q);
     std::vector<QueryRow> rows(static_cast<size_t>(tokens));
     for (int64_t i = 0; i < tokens; ++i) {
       const size_t t = static_cast<size_t>(i);
       rows[t] = {q.const_data_ptr<float>() + i * q_row,
+                 k.const_data_ptr<float>() + i * row,
+                 v.const_data_ptr<float>() + i * row,
                  {layer_keys, layer_values, batch_.block_tables[t]},
                  batch_.positions[t] + 1,
                  out.mutable_data_ptr<float>() + i * q_row,
