@@ -61,6 +61,17 @@ absl::Status CheckForcing(const BudgetForcing& f, int64_t vocab_size) {
   return absl::OkStatus();
 }
 
+// Appends tokens that nobody drew, as far as the budget goes.
+void AppendForced(const std::vector<uint32_t>& tokens, Sequence* sequence, SampleOutput* output) {
+  for (uint32_t token : tokens) {
+    if (sequence->response_length() >= sequence->request->budget) return;
+    sequence->tokens.push_back(token);
+    OutputToken& appended = output->tokens.emplace_back();
+    appended.token = token;
+    appended.forced = true;
+  }
+}
+
 }  // namespace
 
 Engine::Engine(const EngineLimits& limits, ModelRunner* runner)
@@ -85,7 +96,6 @@ absl::Status Engine::Check(const RolloutRequest& r) const {
   for (const std::string& stop : r.stop_strings) {
     if (stop.empty()) return absl::InvalidArgumentError("a stop string is empty");
   }
-  // Differences of floats and integers are avoided: the budget may be any number.
   const int64_t length = static_cast<int64_t>(r.prompt.size()) + r.budget;
   if (length > limits_.context_length) {
     return absl::OutOfRangeError(absl::StrCat("prompt (", r.prompt.size(), " tokens) + budget (",
@@ -128,13 +138,7 @@ absl::Status Engine::Add(RolloutRequest r) {
     // The prefix broke off inside of forced tokens: the rest is appended at once.
     SampleOutput output;
     output.request_id = request.id;
-    for (uint32_t token : missing) {
-      if (sequence->response_length() >= request.budget) break;
-      sequence->tokens.push_back(token);
-      OutputToken& forced = output.tokens.emplace_back();
-      forced.token = token;
-      forced.forced = true;
-    }
+    AppendForced(missing, sequence.get(), &output);
     const bool full = sequence->response_length() >= request.budget;
     output.finish = full ? Finish::kLength : Finish::kNone;
     pending_.push_back(std::move(output));
@@ -229,8 +233,9 @@ std::vector<SampleOutput> Engine::Step() {
   }
   std::vector<OutputToken> drawn = SampleTokens(draws, vocab);
   outputs.reserve(outputs.size() + drawn.size());
+  const Clock::time_point sampled = Clock::now();
   for (size_t i = 0; i < drawn.size(); ++i)
-    outputs.push_back(Append(drawing[i], std::move(drawn[i])));
+    outputs.push_back(Append(drawing[i], std::move(drawn[i]), sampled));
 
   report_.schedule_seconds = Seconds(begin, scheduled);
   report_.forward_seconds = Seconds(scheduled, computed);
@@ -242,12 +247,12 @@ std::vector<SampleOutput> Engine::Step() {
   return outputs;
 }
 
-SampleOutput Engine::Append(Sequence* s, OutputToken drawn) {
+SampleOutput Engine::Append(Sequence* s, OutputToken drawn, Clock::time_point now) {
   const RolloutRequest& request = *s->request;
   SampleOutput output;
   output.request_id = request.id;
   output.sample = s->sample;
-  Stamp(s, &output);
+  Stamp(s, now, &output);
 
   const ForcingState::Decision decision = s->forcing.OnDraw(request.forcing, drawn.token);
   const uint32_t token = drawn.token;
@@ -260,15 +265,7 @@ SampleOutput Engine::Append(Sequence* s, OutputToken drawn) {
       output.finish = Finish::kStop;
     }
   }
-  if (decision.append != nullptr) {
-    for (uint32_t forced : *decision.append) {
-      if (s->response_length() >= request.budget) break;
-      s->tokens.push_back(forced);
-      OutputToken& appended = output.tokens.emplace_back();
-      appended.token = forced;
-      appended.forced = true;
-    }
-  }
+  if (decision.append != nullptr) AppendForced(*decision.append, s, &output);
   if (output.finish == Finish::kNone && s->response_length() >= request.budget)
     output.finish = Finish::kLength;
   if (output.finish != Finish::kNone) scheduler_.Finish(s);
@@ -289,8 +286,7 @@ bool Engine::HitsStopString(const Sequence& s) const {
                      [&](const std::string& stop) { return absl::StrContains(text, stop); });
 }
 
-void Engine::Stamp(Sequence* s, SampleOutput* output) {
-  const Clock::time_point now = Clock::now();
+void Engine::Stamp(Sequence* s, Clock::time_point now, SampleOutput* output) {
   output->first = !s->has_output;
   output->since_seconds = Seconds(s->has_output ? s->last_output : s->arrived, now);
   if (output->first) {

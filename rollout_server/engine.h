@@ -65,10 +65,10 @@ class Engine {
  private:
   absl::Status Check(const RolloutRequest& request) const;
   Batch MakeBatch(const SchedulerStep& step);
-  // Takes a drawn token into the sequence; may end it.
-  SampleOutput Append(Sequence* sequence, OutputToken drawn);
+  // Takes a token, drawn at `now`, into the sequence; may end it.
+  SampleOutput Append(Sequence* sequence, OutputToken drawn, Clock::time_point now);
   bool HitsStopString(const Sequence& sequence) const;
-  void Stamp(Sequence* sequence, SampleOutput* output);
+  void Stamp(Sequence* sequence, Clock::time_point now, SampleOutput* output);
 
   EngineLimits limits_;
   ModelRunner* runner_;

@@ -27,7 +27,7 @@ struct DrawRequest {
 // 0: the first of the most likely tokens. Logits must be finite.
 std::vector<OutputToken> SampleTokens(const std::vector<DrawRequest>& requests, int64_t vocab_size);
 
-// The same numbers for a token that is given: no draw. `top`: most likely tokens to report.
+// The same numbers for a token that is given: no draw.
 OutputToken ScoreToken(const float* logits, int64_t vocab_size, const SamplingParams& sampling,
                        uint32_t token);
 

@@ -13,6 +13,7 @@
 #include "services/runtime/metrics.h"
 #include "services/runtime/rpc.h"
 #include "services/runtime/status_macros.h"
+#include "services/runtime/weight_version.h"
 
 namespace e3 {
 namespace {
@@ -23,10 +24,6 @@ constexpr auto kStallTimeout = std::chrono::minutes(5);
 constexpr int64_t kSamplesARequest = 64;
 constexpr int64_t kSamplesInFlight = 1024;  // a server: enough to fill its batch and its queue
 constexpr size_t kChunkBytes = 1 << 20;
-
-bool SameVersion(const v1::WeightVersion& a, const v1::WeightVersion& b) {
-  return a.step() == b.step() && a.epoch() == b.epoch() && a.job() == b.job();
-}
 
 std::chrono::system_clock::time_point In(std::chrono::seconds seconds) {
   return std::chrono::system_clock::now() + seconds;

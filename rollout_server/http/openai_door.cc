@@ -18,6 +18,7 @@
 #include "nlohmann/json.hpp"
 #include "rollout_server/http/completion_request.h"
 #include "rollout_server/http/completion_text.h"
+#include "rollout_server/service/client_window.h"
 #include "services/runtime/metrics.h"
 
 namespace e3 {
@@ -80,7 +81,7 @@ class Inbox final : public RolloutSink {
   };
   void OnOutput(uint64_t request_id, SampleOutput output, const v1::WeightVersion&) override {
     std::lock_guard<std::mutex> lock(mutex_);
-    tokens_ += static_cast<int64_t>(output.tokens.size());
+    window_.Add(static_cast<int64_t>(output.tokens.size()));
     events_.push_back({request_id, std::move(output), absl::OkStatus()});
     ready_.notify_one();
   }
@@ -91,8 +92,7 @@ class Inbox final : public RolloutSink {
   }
   bool full() override {
     std::lock_guard<std::mutex> lock(mutex_);
-    paused_ = paused_ || tokens_ >= kWindowTokens;
-    return tokens_ >= kWindowTokens;
+    return window_.PauseIfFull();
   }
   // The next event; nullopt after `timeout`.
   std::optional<Event> Take(std::chrono::milliseconds timeout, EngineThread* engine) {
@@ -100,16 +100,12 @@ class Inbox final : public RolloutSink {
     if (!ready_.wait_for(lock, timeout, [&] { return !events_.empty(); })) return std::nullopt;
     Event event = std::move(events_.front());
     events_.pop_front();
-    tokens_ -= static_cast<int64_t>(event.output.tokens.size());
-    if (paused_ && tokens_ < kWindowTokens / 2) {
-      paused_ = false;
-      engine->Resume(this);
-    }
+    if (window_.Remove(static_cast<int64_t>(event.output.tokens.size()))) engine->Resume(this);
     return event;
   }
   void PutBack(Event event) {
     std::lock_guard<std::mutex> lock(mutex_);
-    tokens_ += static_cast<int64_t>(event.output.tokens.size());
+    window_.Add(static_cast<int64_t>(event.output.tokens.size()));
     events_.push_front(std::move(event));
   }
 
@@ -117,8 +113,7 @@ class Inbox final : public RolloutSink {
   std::mutex mutex_;
   std::condition_variable ready_;
   std::deque<Event> events_;
-  int64_t tokens_ = 0;
-  bool paused_ = false;
+  ClientWindow window_{kWindowTokens};
 };
 
 // The log-probabilities of a choice in the shapes of both end points.

@@ -58,9 +58,13 @@ std::shared_ptr<RolloutSession> RolloutService::OpenSession(const v1::GenerateRe
   std::set<uint64_t> known;
   *ticket = named.session->Attach(open.received(), &known);
   for (uint64_t id : known) opened->add_request_ids(id);
+  ReportSessions();
+  return named.session;
+}
+
+void RolloutService::ReportSessions() {
   GaugeMetric("e3_rollout_sessions", "Sessions, those without a stream included")
       .Set(static_cast<double>(sessions_.size()));
-  return named.session;
 }
 
 void RolloutService::LeaveSession(const std::string& name, uint64_t ticket, bool finished) {
@@ -85,8 +89,7 @@ void RolloutService::Expire() {
       }
     }
     if (expired.empty()) return;
-    GaugeMetric("e3_rollout_sessions", "Sessions, those without a stream included")
-        .Set(static_cast<double>(sessions_.size()));
+    ReportSessions();
   }
   for (const auto& session : expired) engine_->Detach(session.get());
 }

@@ -44,6 +44,7 @@ class RolloutService final : public v1::Rollouts::Service {
                                               v1::GenerateReply::Opened* opened, uint64_t* ticket);
   // The ticket's stream is gone; `finished`: nothing is left to say, and nobody will come back.
   void LeaveSession(const std::string& name, uint64_t ticket, bool finished);
+  void ReportSessions();  // with the lock
   // Forgets sessions whose client did not come back.
   void Expire();
 

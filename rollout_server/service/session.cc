@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "services/runtime/weight_version.h"
+
 namespace e3 {
 namespace {
 
@@ -19,10 +21,6 @@ v1::FinishReason ToProto(Finish finish) {
       break;
   }
   return v1::FINISH_REASON_UNSPECIFIED;
-}
-
-bool SameVersion(const v1::WeightVersion& a, const v1::WeightVersion& b) {
-  return a.step() == b.step() && a.epoch() == b.epoch() && a.job() == b.job();
 }
 
 void AppendTop(const std::vector<TopToken>& top, v1::GenerateReply::TopLogprobs* out) {
@@ -81,7 +79,7 @@ void RolloutSession::OnOutput(uint64_t request_id, SampleOutput output,
   std::lock_guard<std::mutex> lock(mutex_);
   v1::GenerateReply::Chunk& chunk = chunks_[{request_id, output.sample}];
   Append(output, version, &chunk);
-  tokens_ += static_cast<int64_t>(output.tokens.size());
+  window_.Add(static_cast<int64_t>(output.tokens.size()));
   if (auto it = asked_.find(request_id); it != asked_.end()) {
     Asked& asked = it->second;
     int64_t& length = asked.lengths.try_emplace(output.sample, asked.prefix).first->second;
@@ -97,16 +95,12 @@ void RolloutSession::OnOutput(uint64_t request_id, SampleOutput output,
   }
   if (output.finish != Finish::kNone || chunk.token_ids_size() >= kChunkTokens) {
     chunk.set_finish_reason(ToProto(output.finish));
-    chunk.set_request_id(request_id);
-    chunk.set_sample(output.sample);
-    v1::GenerateReply reply;
-    *reply.mutable_chunk() = std::move(chunk);
+    NumberChunk({request_id, output.sample}, std::move(chunk));
     chunks_.erase({request_id, output.sample});
-    Number(std::move(reply));
     urgent_ = true;
   }
   // With a full window nothing more comes until the client has this.
-  urgent_ = urgent_ || tokens_ >= options_.window_tokens;
+  urgent_ = urgent_ || window_.full();
   if (urgent_) ready_.notify_all();
 }
 
@@ -115,12 +109,8 @@ void RolloutSession::OnFailure(uint64_t request_id, const absl::Status& status) 
   // The tokens that were made come first.
   for (auto it = chunks_.lower_bound({request_id, 0});
        it != chunks_.end() && it->first.first == request_id;) {
-    v1::GenerateReply reply;
-    *reply.mutable_chunk() = std::move(it->second);
-    reply.mutable_chunk()->set_request_id(request_id);
-    reply.mutable_chunk()->set_sample(it->first.second);
+    NumberChunk(it->first, std::move(it->second));
     it = chunks_.erase(it);
-    Number(std::move(reply));
   }
   asked_.erase(request_id);
   v1::GenerateReply reply;
@@ -137,11 +127,17 @@ void RolloutSession::Number(v1::GenerateReply reply) {
   replies_.push_back(std::move(reply));
 }
 
+void RolloutSession::NumberChunk(const ChunkKey& key, v1::GenerateReply::Chunk chunk) {
+  v1::GenerateReply reply;
+  *reply.mutable_chunk() = std::move(chunk);
+  reply.mutable_chunk()->set_request_id(key.first);
+  reply.mutable_chunk()->set_sample(key.second);
+  Number(std::move(reply));
+}
+
 bool RolloutSession::full() {
   std::lock_guard<std::mutex> lock(mutex_);
-  const bool full = tokens_ >= options_.window_tokens;
-  paused_ = paused_ || full;
-  return full;
+  return window_.PauseIfFull();
 }
 
 uint64_t RolloutSession::Attach(uint64_t received, std::set<uint64_t>* known) {
@@ -179,13 +175,7 @@ std::vector<v1::GenerateReply> RolloutSession::Take(uint64_t ticket, bool* over)
   std::vector<v1::GenerateReply> taken;
   *over = ticket != ticket_;
   if (*over) return taken;
-  for (auto& [key, chunk] : chunks_) {
-    v1::GenerateReply reply;
-    *reply.mutable_chunk() = std::move(chunk);
-    reply.mutable_chunk()->set_request_id(key.first);
-    reply.mutable_chunk()->set_sample(key.second);
-    Number(std::move(reply));
-  }
+  for (auto& [key, chunk] : chunks_) NumberChunk(key, std::move(chunk));
   chunks_.clear();
   taken.assign(replies_.begin() + static_cast<std::ptrdiff_t>(sent_), replies_.end());
   sent_ = replies_.size();
@@ -195,15 +185,13 @@ std::vector<v1::GenerateReply> RolloutSession::Take(uint64_t ticket, bool* over)
 }
 
 void RolloutSession::Forget(uint64_t number) {
+  int64_t tokens = 0;
   while (!replies_.empty() && replies_.front().number() <= number) {
-    tokens_ -= replies_.front().chunk().token_ids_size();
+    tokens += replies_.front().chunk().token_ids_size();
     replies_.pop_front();
     if (sent_ > 0) --sent_;
   }
-  if (paused_ && tokens_ < options_.window_tokens / 2) {
-    paused_ = false;
-    engine_->Resume(this);
-  }
+  if (window_.Remove(tokens)) engine_->Resume(this);
 }
 
 void RolloutSession::Written(uint64_t number) {

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "e3/v1/rollouts.pb.h"
+#include "rollout_server/service/client_window.h"
 #include "rollout_server/service/engine_thread.h"
 
 namespace e3 {
@@ -35,7 +36,7 @@ class RolloutSession final : public RolloutSink {
 
   // `engine` outlives the session.
   RolloutSession(const SessionOptions& options, EngineThread* engine)
-      : options_(options), engine_(engine) {}
+      : engine_(engine), window_(options.window_tokens), acknowledged_(options.acknowledged) {}
 
   // Notes that the ticket's stream asks for something, before it is submitted. False, and nothing
   // is to be submitted, when the stream has lost the session: the client does not count on it.
@@ -73,10 +74,11 @@ class RolloutSession final : public RolloutSink {
   };
   using ChunkKey = std::pair<uint64_t, uint32_t>;
 
-  void Number(v1::GenerateReply reply);  // with the lock
-  void Forget(uint64_t number);          // with the lock; may resume the engine
+  // All with the lock.
+  void Number(v1::GenerateReply reply);
+  void NumberChunk(const ChunkKey& key, v1::GenerateReply::Chunk chunk);
+  void Forget(uint64_t number);  // may resume the engine
 
-  const SessionOptions options_;
   EngineThread* const engine_;
   mutable std::mutex mutex_;
   std::condition_variable ready_;
@@ -85,9 +87,8 @@ class RolloutSession final : public RolloutSink {
   size_t sent_ = 0;                                      // of replies_
   uint64_t numbered_ = 0;
   uint64_t ticket_ = 0;
-  int64_t tokens_ = 0;  // in chunks_ and replies_
-  bool paused_ = false;
-  bool urgent_ = false, closed_ = false, acknowledged_ = options_.acknowledged;
+  ClientWindow window_;  // tokens in chunks_ and replies_
+  bool urgent_ = false, closed_ = false, acknowledged_;
   std::map<uint64_t, Asked> asked_;
 };
 

@@ -20,17 +20,6 @@ EngineLimits Limits(int32_t blocks, int64_t max_sequences = 64, int64_t max_toke
   return limits;
 }
 
-RolloutRequest Request(uint64_t id, PhiloxStream& random) {
-  RolloutRequest r;
-  r.id = id;
-  for (int64_t i = random.Between(1, 70); i > 0; --i)
-    r.prompt.push_back(static_cast<uint32_t>(random.Below(kVocab)));
-  r.n = random.Between(1, 5);
-  r.budget = random.Between(1, 60);
-  r.seed = id * 31;
-  return r;
-}
-
 using Texts = std::map<std::pair<uint64_t, uint32_t>, std::vector<uint32_t>>;
 
 void Collect(const std::vector<SampleOutput>& outputs, Texts* texts,
@@ -43,14 +32,10 @@ void Collect(const std::vector<SampleOutput>& outputs, Texts* texts,
   }
 }
 
-// What a request gives when nothing else runs and memory is plenty.
-Texts Alone(const RolloutRequest& request) {
-  HashingRunner runner(400);
-  Engine engine(Limits(400), &runner);
-  REQUIRE(engine.Add(request).ok());
+// What a request gives when nothing else runs, under its own name.
+Texts AloneByRequest(const RolloutRequest& request) {
   Texts texts;
-  std::map<std::pair<uint64_t, uint32_t>, Finish> finished;
-  while (!engine.idle()) Collect(engine.Step(), &texts, &finished);
+  for (auto& [sample, tokens] : Alone(request)) texts[{request.id, sample}] = tokens;
   return texts;
 }
 
@@ -59,8 +44,8 @@ TEST_CASE("rollouts do not depend on what else runs, on preemption, or on the si
   std::vector<RolloutRequest> requests;
   Texts expected;
   for (uint64_t id = 1; id <= 60; ++id) {
-    requests.push_back(Request(id, random));
-    expected.merge(Alone(requests.back()));
+    requests.push_back(RandomRequest(id, random));
+    expected.merge(AloneByRequest(requests.back()));
   }
   for (auto [blocks, max_sequences, max_tokens] :
        {std::tuple<int32_t, int64_t, int64_t>{400, 64, 128},
@@ -92,8 +77,8 @@ TEST_CASE("rollouts do not depend on what else runs, on preemption, or on the si
 TEST_CASE("a rollout goes on from its first tokens as if it had not stopped") {
   PhiloxStream random(12);
   for (uint64_t id = 1; id <= 20; ++id) {
-    RolloutRequest request = Request(id, random);
-    for (const auto& [key, tokens] : Alone(request)) {
+    RolloutRequest request = RandomRequest(id, random);
+    for (const auto& [key, tokens] : AloneByRequest(request)) {
       if (tokens.size() < 2) continue;
       RolloutRequest resumed = request;
       resumed.n = 1;
@@ -101,7 +86,7 @@ TEST_CASE("a rollout goes on from its first tokens as if it had not stopped") {
       size_t k = 1 + static_cast<size_t>(random.Below(static_cast<int64_t>(tokens.size()) - 1));
       resumed.response_prefix.assign(tokens.begin(),
                                      tokens.begin() + static_cast<std::ptrdiff_t>(k));
-      std::vector<uint32_t> rest = Alone(resumed)[{id, 0}];
+      std::vector<uint32_t> rest = Alone(resumed)[0];
       CHECK(rest ==
             std::vector<uint32_t>(tokens.begin() + static_cast<std::ptrdiff_t>(k), tokens.end()));
     }
@@ -127,7 +112,7 @@ TEST_CASE("100,000 random operations leak nothing, lose nothing and starve nobod
   uint64_t next = 1, steps = 0, longest_wait = 0;
   bool draining = false;
   std::vector<RolloutRequest> common;
-  for (int i = 0; i < 5; ++i) common.push_back(Request(1000000 + i, random));
+  for (int i = 0; i < 5; ++i) common.push_back(RandomRequest(1000000 + i, random));
   auto take = [&](const std::vector<SampleOutput>& outputs) {
     for (const SampleOutput& o : outputs) {
       auto it = open.find(o.request_id);
@@ -149,7 +134,7 @@ TEST_CASE("100,000 random operations leak nothing, lose nothing and starve nobod
     const double dice = random.Uniform();
     if (dice < 0.12) {
       if (open.size() >= 40) continue;
-      RolloutRequest request = Request(next, random);
+      RolloutRequest request = RandomRequest(next, random);
       if (random.Uniform() < 0.5)  // a prompt, or the beginning of one, that others have too
         request.prompt = common[static_cast<size_t>(random.Below(5))].prompt;
       request.client = static_cast<uint64_t>(random.Below(4));
@@ -308,8 +293,8 @@ TEST_CASE("a paused client gets no steps, and gives way when others need its blo
   RolloutRequest slow = OfLength(1, 64, 100), other = OfLength(2, 100, 20);
   slow.client = 1;
   other.client = 2;
-  Texts expected = Alone(slow);
-  expected.merge(Alone(other));
+  Texts expected = AloneByRequest(slow);
+  expected.merge(AloneByRequest(other));
   Texts texts;
   std::map<std::pair<uint64_t, uint32_t>, Finish> finished;
   REQUIRE(engine.Add(slow).ok());
@@ -402,7 +387,7 @@ TEST_CASE("stop strings end a response where their last character is, minimum to
     return text;
   };
   RolloutRequest r = OfLength(1, 10, 200);
-  const std::vector<uint32_t> whole = Alone(r)[{1, 0}];
+  const std::vector<uint32_t> whole = Alone(r)[0];
   const std::string text = limits.decode(whole);
   r.stop_strings = {text.substr(50, 3), "zzzzzzzz"};
   const size_t expected = text.find(r.stop_strings[0]) + 3;

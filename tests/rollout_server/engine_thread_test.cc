@@ -56,17 +56,6 @@ v1::WeightVersion Version(uint64_t step) {
   return version;
 }
 
-RolloutRequest RandomRequest(uint64_t id, PhiloxStream& random) {
-  RolloutRequest r;
-  r.id = id;
-  for (int64_t i = random.Between(1, 40); i > 0; --i)
-    r.prompt.push_back(static_cast<uint32_t>(random.Below(kVocab)));
-  r.n = random.Between(1, 3);
-  r.budget = random.Between(1, 60);
-  r.seed = id * 31;
-  return r;
-}
-
 RolloutRequest Endless(uint64_t id, int64_t budget = 800) {
   RolloutRequest r;
   r.id = id;
@@ -77,24 +66,6 @@ RolloutRequest Endless(uint64_t id, int64_t budget = 800) {
 }
 
 using Tokens = std::vector<uint32_t>;
-
-// What a request gives when nothing else runs.
-std::map<uint32_t, Tokens> Alone(RolloutRequest request) {
-  HashingRunner runner(400);
-  EngineLimits limits;
-  limits.num_blocks = 400;
-  limits.context_length = 900;
-  limits.eos_token_ids = {kEos};
-  Engine engine(limits, &runner);
-  Must(engine.Add(std::move(request)).ok(), "the request is accepted");
-  std::map<uint32_t, Tokens> texts;
-  while (!engine.idle()) {
-    for (const SampleOutput& o : engine.Step()) {
-      for (const OutputToken& token : o.tokens) texts[o.sample].push_back(token.token);
-    }
-  }
-  return texts;
-}
 
 // A client of a session, as a stream would be: takes, loses streams, acknowledges.
 class SessionClient {

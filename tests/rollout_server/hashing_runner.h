@@ -6,10 +6,11 @@
 #include <cstdint>
 #include <cstdlib>
 #include <iostream>
+#include <map>
 #include <vector>
 
 #include "model/attention_kernel.h"
-#include "rollout_server/model_runner.h"
+#include "rollout_server/engine.h"
 #include "services/runtime/philox.h"
 
 namespace e3 {
@@ -66,6 +67,35 @@ class HashingRunner final : public ModelRunner {
   std::vector<float> logits_;
   int64_t tokens_ = 0, largest_ = 0;
 };
+
+inline RolloutRequest RandomRequest(uint64_t id, PhiloxStream& random) {
+  RolloutRequest r;
+  r.id = id;
+  for (int64_t i = random.Between(1, 70); i > 0; --i)
+    r.prompt.push_back(static_cast<uint32_t>(random.Below(kVocab)));
+  r.n = random.Between(1, 5);
+  r.budget = random.Between(1, 60);
+  r.seed = id * 31;
+  return r;
+}
+
+// What each sample of a request gives when nothing else runs and memory is plenty.
+inline std::map<uint32_t, std::vector<uint32_t>> Alone(RolloutRequest request) {
+  HashingRunner runner(400);
+  EngineLimits limits;
+  limits.num_blocks = 400;
+  limits.context_length = 900;
+  limits.eos_token_ids = {kEos};
+  Engine engine(limits, &runner);
+  Must(engine.Add(std::move(request)).ok(), "the request is accepted");
+  std::map<uint32_t, std::vector<uint32_t>> texts;
+  while (!engine.idle()) {
+    for (const SampleOutput& o : engine.Step()) {
+      for (const OutputToken& token : o.tokens) texts[o.sample].push_back(token.token);
+    }
+  }
+  return texts;
+}
 
 }  // namespace e3
 
