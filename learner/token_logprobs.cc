@@ -4,8 +4,6 @@
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/index_select.h>
-#include <ATen/ops/mm.h>
-#include <ATen/ops/zeros_like.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
@@ -43,7 +41,7 @@ class TokenLogprobsFunction : public torch::autograd::Function<TokenLogprobsFunc
         entropies.mutable_data_ptr<float>()[begin + r] = static_cast<float>(row.entropy);
       }
     }
-    context->save_for_backward({hidden, weight, targets});
+    context->save_for_backward({hidden, targets});
     context->saved_data["lm_head"] = reinterpret_cast<int64_t>(lm_head);
     context->saved_data["temperature"] = temperature;
     return {logprobs, entropies};
@@ -51,12 +49,12 @@ class TokenLogprobsFunction : public torch::autograd::Function<TokenLogprobsFunc
 
   static variable_list backward(AutogradContext* context, variable_list gradients) {
     variable_list saved = context->get_saved_variables();
-    const at::Tensor &hidden = saved[0], &weight = saved[1], &targets = saved[2];
+    const at::Tensor &hidden = saved[0], &targets = saved[1];
     const auto* lm_head =
         reinterpret_cast<const Projection*>(context->saved_data["lm_head"].toInt());
     const double temperature = context->saved_data["temperature"].toDouble();
-    const int64_t n = hidden.size(0), vocab = weight.size(0), chunk = ChunkRows(vocab);
-    at::Tensor d_hidden = at::empty_like(hidden), d_weight = at::zeros_like(weight);
+    const int64_t n = hidden.size(0), vocab = lm_head->weight.size(0), chunk = ChunkRows(vocab);
+    at::Tensor d_hidden = at::empty_like(hidden);
     auto gradient = [&](size_t i, int64_t r) {
       return gradients[i].defined() ? gradients[i].const_data_ptr<float>()[r] : 0.0f;
     };
@@ -74,10 +72,10 @@ class TokenLogprobsFunction : public torch::autograd::Function<TokenLogprobsFunc
       }
       SoftmaxRowsBackward(d_logits.mutable_data_ptr<float>(), rows, vocab,
                           InverseTemperature(temperature), rows_gradients.data());
-      d_hidden.narrow(0, begin, rows).copy_(d_logits.mm(weight));
-      d_weight.addmm_(d_logits.t(), h);
+      d_hidden.narrow(0, begin, rows).copy_(LinearInputGradient(d_logits, *lm_head));
+      AddLinearWeightGradient(h, d_logits, *lm_head);
     }
-    return {d_hidden, d_weight, at::Tensor(), at::Tensor(), at::Tensor()};
+    return {d_hidden, at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
   }
 };
 

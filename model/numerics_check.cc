@@ -32,10 +32,10 @@ absl::Status CheckNumerics() {
   }
   if (__builtin_cpu_supports("avx512f")) {
     std::vector<float> narrow(kRows * kPanelWidth), wide(narrow.size());
-    PanelProductAvx2(x.data(), kInputs, kRows, weight.data(), nullptr, narrow.data(), kPanelWidth,
-                     kPanelWidth);
-    PanelProductAvx512(x.data(), kInputs, kRows, weight.data(), nullptr, wide.data(), kPanelWidth,
-                       kPanelWidth);
+    PanelProductAvx2({x.data(), kInputs, kRows, kInputs}, weight.data(),
+                     {narrow.data(), kPanelWidth, kPanelWidth, nullptr, false});
+    PanelProductAvx512({x.data(), kInputs, kRows, kInputs}, weight.data(),
+                       {wide.data(), kPanelWidth, kPanelWidth, nullptr, false});
     if (narrow != wide)
       return absl::InternalError("AVX2 and AVX-512 products differ on this processor");
   }

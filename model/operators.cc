@@ -2,6 +2,7 @@
 
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/cat.h>
+#include <ATen/ops/embedding.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/linear.h>
@@ -44,19 +45,54 @@ at::Tensor Multiply(const at::Tensor& x, const PackedMatrix& packed, const at::T
   return y;
 }
 
+// Where a leaf's gradient is summed up. Adding to it in place, rather than returning a gradient for
+// autograd to add, saves a matrix of zeros and a pass over it for every product.
+at::Tensor& GradientOf(const at::Tensor& leaf) {
+  at::Tensor& gradient = leaf.mutable_grad();
+  if (!gradient.defined()) gradient = at::zeros_like(leaf);
+  return gradient;
+}
+
 class LinearFunction : public Function<LinearFunction> {
  public:
+  // `projection` outlives the backward pass; x may be undefined in what follows from it.
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
-                            const std::optional<at::Tensor>& bias, const PackedMatrix* packed) {
-    context->save_for_backward({x, weight});
-    context->saved_data["bias"] = bias.has_value();
-    return Multiply(x, *packed, bias.value_or(at::Tensor()));
+                            const Projection* projection) {
+    context->save_for_backward({x});
+    context->saved_data["projection"] = reinterpret_cast<int64_t>(projection);
+    (void)weight;  // an input, so that the result requires a gradient where x does not
+    return Multiply(x, projection->packed, projection->bias);
   }
   static variable_list backward(AutogradContext* context, variable_list d_ys) {
+    const at::Tensor x = context->get_saved_variables()[0];
+    const auto& p = *reinterpret_cast<const Projection*>(context->saved_data["projection"].toInt());
+    at::Tensor d_y = d_ys[0].contiguous(), d_x;
+    AddLinearWeightGradient(x, d_y, p);
+    if (p.bias.defined()) GradientOf(p.bias).add_(d_y.sum(0));
+    if (context->needs_input_grad(0)) d_x = LinearInputGradient(d_y, p);
+    return {d_x, at::Tensor(), at::Tensor()};
+  }
+};
+
+// --- embedding ---
+
+class EmbeddingFunction : public Function<EmbeddingFunction> {
+ public:
+  static at::Tensor forward(AutogradContext* context, const at::Tensor& weight,
+                            const at::Tensor& token_ids) {
+    context->save_for_backward({weight, token_ids});
+    return at::embedding(weight, token_ids);
+  }
+  // Touches the rows of these tokens only, in the order of the tokens.
+  static variable_list backward(AutogradContext* context, variable_list d_ys) {
     variable_list saved = context->get_saved_variables();
-    at::Tensor d_y = d_ys[0].contiguous();
-    return {d_y.mm(saved[1]), d_y.t().mm(saved[0]),
-            context->saved_data["bias"].toBool() ? d_y.sum(0) : at::Tensor(), at::Tensor()};
+    at::Tensor d_y = d_ys[0].contiguous(), &gradient = GradientOf(saved[0]);
+    const int64_t* ids = saved[1].const_data_ptr<int64_t>();
+    const int64_t dim = d_y.size(1);
+    float* out = Out(gradient);
+    for (int64_t r = 0; r < d_y.size(0); ++r)
+      for (int64_t i = 0; i < dim; ++i) out[ids[r] * dim + i] += Data(d_y)[r * dim + i];
+    return {at::Tensor(), at::Tensor()};
   }
 };
 
@@ -184,10 +220,35 @@ void Projection::Pack() {
 }
 
 at::Tensor Linear(const at::Tensor& x, const Projection& p) {
-  std::optional<at::Tensor> bias = p.bias.defined() ? std::optional(p.bias) : std::nullopt;
-  if (!UsesFusedOperators(x)) return at::linear(x, p.weight, bias);
+  if (!UsesFusedOperators(x)) {
+    return at::linear(x, p.weight, p.bias.defined() ? std::optional(p.bias) : std::nullopt);
+  }
   if (!NeedsGradient(x, p.weight)) return Multiply(x, p.packed, p.bias);
-  return LinearFunction::apply(x.contiguous(), p.weight, bias, &p.packed);
+  return LinearFunction::apply(x.contiguous(), p.weight, &p);
+}
+
+at::Tensor LinearInputGradient(const at::Tensor& d_y, const Projection& p) {
+  if (!UsesFusedOperators(d_y)) return d_y.mm(p.weight);
+  at::Tensor d_x = at::empty({d_y.size(0), p.weight.size(1)}, d_y.options());
+  ProductInputGradient(Data(d_y), d_y.size(0), Data(p.weight), p.weight.size(0), p.weight.size(1),
+                       Out(d_x));
+  return d_x;
+}
+
+void AddLinearWeightGradient(const at::Tensor& x, const at::Tensor& d_y, const Projection& p) {
+  at::Tensor& gradient = GradientOf(p.weight);
+  if (!UsesFusedOperators(x)) {
+    gradient.addmm_(d_y.t(), x);
+    return;
+  }
+  AddProductWeightGradient(Data(d_y), Data(x), x.size(0), p.weight.size(0), p.weight.size(1),
+                           Out(gradient));
+}
+
+at::Tensor Embedding(const at::Tensor& weight, const at::Tensor& token_ids) {
+  if (!UsesFusedOperators(weight) || !NeedsGradient(weight, weight))
+    return at::embedding(weight, token_ids);
+  return EmbeddingFunction::apply(weight, token_ids);
 }
 
 at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double epsilon) {

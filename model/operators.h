@@ -23,8 +23,18 @@ struct Projection {
   void Pack();
 };
 
-// x [N, inputs] -> [N, outputs].
+// x [N, inputs] -> [N, outputs]. In the backward pass the gradient of the weight (a leaf) is added
+// to its `grad` in place; `projection` must live until then.
 at::Tensor Linear(const at::Tensor& x, const Projection& projection);
+
+// The two halves of that backward pass, for functions that make their products themselves; d_y [N,
+// outputs] and x are contiguous.
+at::Tensor LinearInputGradient(const at::Tensor& d_y, const Projection& projection);
+void AddLinearWeightGradient(const at::Tensor& x, const at::Tensor& d_y,
+                             const Projection& projection);
+
+// Rows `token_ids` (int64 [N]) of weight [vocabulary, dim], a leaf; its gradient is added in place.
+at::Tensor Embedding(const at::Tensor& weight, const at::Tensor& token_ids);
 
 // x [N, dim] / rms(x) * weight [dim].
 at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double epsilon);

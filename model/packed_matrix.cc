@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <new>
+#include <vector>
 
 #include "model/huge_pages.h"
 #include "model/packed_matrix_kernel.h"
@@ -9,12 +10,14 @@
 namespace e3 {
 namespace {
 
+int64_t Panels(int64_t outputs) { return (outputs + kPanelWidth - 1) / kPanelWidth; }
+
 // Rows of a block: its inputs stay in the second-level cache while the panels pass by. Blocks are
 // of equal size but for the last.
-int64_t BlockRows(int64_t rows, int64_t inputs) {
+int64_t BlockRows(int64_t rows, int64_t depth) {
   constexpr int64_t kBytes = 384 << 10, kTileRows = 12;
   const int64_t most =
-      std::max<int64_t>(kTileRows, kBytes / (inputs * static_cast<int64_t>(sizeof(float))));
+      std::max<int64_t>(kTileRows, kBytes / (depth * static_cast<int64_t>(sizeof(float))));
   const int64_t blocks = (rows + most - 1) / most;
   return ((rows + blocks - 1) / blocks + kTileRows - 1) / kTileRows * kTileRows;
 }
@@ -23,12 +26,68 @@ PanelProduct BestPanelProduct() {
   return __builtin_cpu_supports("avx512f") ? PanelProductAvx512 : PanelProductAvx2;
 }
 
+// `panels` [ceil(out.width / 32)][x.depth][32].
+void MultiplyPanels(const ProductRows& x, const float* panels, const ProductOutput& out) {
+  if (x.rows == 0) return;
+  static const PanelProduct product = BestPanelProduct();
+  const int64_t num_panels = Panels(out.width);
+  const int64_t block = BlockRows(x.rows, x.depth), blocks = (x.rows + block - 1) / block;
+  // Waking threads costs more than a small product.
+  constexpr int64_t kWorthThreads = 1 << 18;
+#pragma omp parallel for collapse(2) \
+    schedule(static) if (x.rows * out.width * x.depth >= kWorthThreads && num_panels * blocks > 1)
+  for (int64_t b = 0; b < blocks; ++b) {
+    for (int64_t p = 0; p < num_panels; ++p) {
+      const int64_t first = b * block, column = p * kPanelWidth;
+      product({x.x + first * x.stride, x.stride, std::min(block, x.rows - first), x.depth},
+              panels + p * x.depth * kPanelWidth,
+              {out.y + first * out.stride + column, out.stride,
+               std::min(kPanelWidth, out.width - column),
+               out.bias != nullptr ? out.bias + column : nullptr, out.accumulate});
+    }
+  }
+}
+
+// panels [ceil(columns / 32)][rows][32] of a row-major matrix whose rows are what is summed over.
+void PackColumns(const float* matrix, int64_t rows, int64_t columns, float* panels) {
+  const int64_t num_panels = Panels(columns);
+#pragma omp parallel for schedule(static) if (rows * columns >= 1 << 16)
+  for (int64_t p = 0; p < num_panels; ++p) {
+    const int64_t width = std::min(kPanelWidth, columns - p * kPanelWidth);
+    float* to = panels + p * rows * kPanelWidth;
+    for (int64_t k = 0; k < rows; ++k, to += kPanelWidth) {
+      std::copy_n(matrix + k * columns + p * kPanelWidth, width, to);
+      std::fill(to + width, to + kPanelWidth, 0.0f);
+    }
+  }
+}
+
+// to [columns, rows] = from [rows, columns]^T, in squares that fit a few lines of the cache.
+void Transpose(const float* from, int64_t rows, int64_t columns, float* to) {
+  constexpr int64_t kSquare = 16;
+#pragma omp parallel for schedule(static) if (rows * columns >= 1 << 16)
+  for (int64_t c = 0; c < columns; c += kSquare) {
+    const int64_t c_end = std::min(columns, c + kSquare);
+    for (int64_t r = 0; r < rows; r += kSquare) {
+      const int64_t r_end = std::min(rows, r + kSquare);
+      for (int64_t i = c; i < c_end; ++i) {
+        for (int64_t j = r; j < r_end; ++j) to[i * rows + j] = from[j * columns + i];
+      }
+    }
+  }
+}
+
+// A buffer that a thread uses again.
+float* Buffer(std::vector<float>& buffer, int64_t floats) {
+  if (static_cast<int64_t>(buffer.size()) < floats) buffer.resize(static_cast<size_t>(floats));
+  return buffer.data();
+}
+
 }  // namespace
 
 PackedMatrix::PackedMatrix(int64_t outputs, int64_t inputs) : outputs_(outputs), inputs_(inputs) {
-  const int64_t panels = (outputs + kPanelWidth - 1) / kPanelWidth;
-  const size_t bytes =
-      std::max<size_t>(64, static_cast<size_t>(panels * inputs * kPanelWidth) * sizeof(float));
+  const size_t bytes = std::max<size_t>(
+      64, static_cast<size_t>(Panels(outputs) * inputs * kPanelWidth) * sizeof(float));
   void* memory = aligned_alloc(64, bytes);
   if (memory == nullptr) throw std::bad_alloc();
   AdviseHugePages(memory, bytes);
@@ -36,7 +95,7 @@ PackedMatrix::PackedMatrix(int64_t outputs, int64_t inputs) : outputs_(outputs),
 }
 
 void PackedMatrix::Pack(const float* weight) {
-  const int64_t panels = (outputs_ + kPanelWidth - 1) / kPanelWidth;
+  const int64_t panels = Panels(outputs_);
 #pragma omp parallel for schedule(static)
   for (int64_t p = 0; p < panels; ++p) {
     float* panel = panels_.get() + p * inputs_ * kPanelWidth;
@@ -50,21 +109,36 @@ void PackedMatrix::Pack(const float* weight) {
 }
 
 void PackedMatrix::Multiply(const float* x, int64_t rows, const float* bias, float* y) const {
-  if (rows == 0) return;
-  static const PanelProduct product = BestPanelProduct();
-  const int64_t panels = (outputs_ + kPanelWidth - 1) / kPanelWidth;
-  const int64_t block = BlockRows(rows, inputs_), blocks = (rows + block - 1) / block;
-  // Waking threads costs more than a small product.
-  constexpr int64_t kWorthThreads = 1 << 18;
-#pragma omp parallel for collapse(2) \
-    schedule(static) if (rows * outputs_ * inputs_ >= kWorthThreads && panels * blocks > 1)
-  for (int64_t b = 0; b < blocks; ++b) {
-    for (int64_t p = 0; p < panels; ++p) {
-      const int64_t first = b * block, column = p * kPanelWidth;
-      product(x + first * inputs_, inputs_, std::min(block, rows - first),
-              panels_.get() + p * inputs_ * kPanelWidth, bias ? bias + column : nullptr,
-              y + first * outputs_ + column, outputs_, std::min(kPanelWidth, outputs_ - column));
-    }
+  MultiplyPanels({x, inputs_, rows, inputs_}, panels_.get(), {y, outputs_, outputs_, bias, false});
+}
+
+void ProductInputGradient(const float* d_y, int64_t rows, const float* weight, int64_t outputs,
+                          int64_t inputs, float* d_x) {
+  constexpr int64_t kFloats = 4 << 20;  // of weights packed at a time
+  thread_local std::vector<float> packed;
+  const int64_t width = Panels(inputs) * kPanelWidth;
+  const int64_t chunk = std::min(outputs, std::max<int64_t>(256, kFloats / width));
+  float* panels = Buffer(packed, chunk * width);
+  for (int64_t o = 0; o < outputs; o += chunk) {
+    const int64_t depth = std::min(chunk, outputs - o);
+    PackColumns(weight + o * inputs, depth, inputs, panels);
+    MultiplyPanels({d_y + o, outputs, rows, depth}, panels, {d_x, inputs, inputs, nullptr, o > 0});
+  }
+}
+
+void AddProductWeightGradient(const float* d_y, const float* x, int64_t rows, int64_t outputs,
+                              int64_t inputs, float* d_weight) {
+  constexpr int64_t kChunk = 1024;  // rows summed in one chain
+  thread_local std::vector<float> packed, transposed;
+  const int64_t most = std::min(rows, kChunk);
+  float* panels = Buffer(packed, most * Panels(inputs) * kPanelWidth);
+  float* d_y_rows = Buffer(transposed, most * outputs);
+  for (int64_t r = 0; r < rows; r += kChunk) {
+    const int64_t depth = std::min(kChunk, rows - r);
+    PackColumns(x + r * inputs, depth, inputs, panels);
+    Transpose(d_y + r * outputs, depth, outputs, d_y_rows);
+    MultiplyPanels({d_y_rows, depth, outputs, depth}, panels,
+                   {d_weight, inputs, inputs, nullptr, true});
   }
 }
 

@@ -15,7 +15,7 @@
 
 namespace e3 {
 
-// Multiply is const and thread-safe; Pack is not.
+// Multiply is const and thread-safe; packing is not.
 class PackedMatrix {
  public:
   PackedMatrix() = default;
@@ -40,6 +40,18 @@ class PackedMatrix {
   // [ceil(outputs / 32)][inputs][32]: 32 outputs beside each other, padded with zeros.
   std::unique_ptr<float[], Free> panels_;
 };
+
+// The gradients of y = x W^T, row-major and contiguous. Both pack what they need as they go, a few
+// MiB at a time, so that no second copy of the weights stays. Their bits do not depend on the
+// number of threads; the weight's are summed over the rows in chunks. Parallel with OpenMP;
+// thread-safe (each calling thread keeps its own buffers).
+
+// d_x [rows, inputs] = d_y [rows, outputs] W [outputs, inputs].
+void ProductInputGradient(const float* d_y, int64_t rows, const float* weight, int64_t outputs,
+                          int64_t inputs, float* d_x);
+// d_weight [outputs, inputs] += d_y [rows, outputs]^T x [rows, inputs].
+void AddProductWeightGradient(const float* d_y, const float* x, int64_t rows, int64_t outputs,
+                              int64_t inputs, float* d_weight);
 
 }  // namespace e3
 

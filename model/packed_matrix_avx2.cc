@@ -8,9 +8,8 @@ constexpr int kLanes = 8, kVectors = 2, kTileRows = 6;
 #include "model/packed_matrix_kernel.inc"
 }  // namespace
 
-void PanelProductAvx2(const float* x, int64_t inputs, int64_t rows, const float* panel,
-                      const float* bias, float* y, int64_t y_stride, int64_t width) {
-  PanelProductImpl(x, inputs, rows, panel, bias, y, y_stride, width);
+void PanelProductAvx2(const ProductRows& x, const float* panel, const ProductOutput& out) {
+  PanelProductImpl(x, panel, out);
 }
 
 }  // namespace e3

@@ -8,16 +8,29 @@ namespace e3 {
 
 inline constexpr int64_t kPanelWidth = 32;  // outputs of a panel
 
-// One panel's outputs of `rows` rows: y[r][0 … width) = bias + sum over k of x[r][k] * panel[k],
-// with `y_stride` floats between rows of y and `inputs` between rows of x. `panel` [inputs][32];
-// bias may be null; width <= 32.
-using PanelProduct = void (*)(const float* x, int64_t inputs, int64_t rows, const float* panel,
-                              const float* bias, float* y, int64_t y_stride, int64_t width);
+// The left operand of a product: `rows` rows of `depth` floats, `stride` floats apart.
+struct ProductRows {
+  const float* x;
+  int64_t stride;
+  int64_t rows;
+  int64_t depth;
+};
 
-void PanelProductAvx2(const float* x, int64_t inputs, int64_t rows, const float* panel,
-                      const float* bias, float* y, int64_t y_stride, int64_t width);
-void PanelProductAvx512(const float* x, int64_t inputs, int64_t rows, const float* panel,
-                        const float* bias, float* y, int64_t y_stride, int64_t width);
+// Where a product goes: `width` columns, `stride` floats between rows.
+struct ProductOutput {
+  float* y;
+  int64_t stride;
+  int64_t width;
+  const float* bias;  // [width], added last; null: none
+  bool accumulate;    // y += instead of y =
+};
+
+// One panel's outputs: y[r][0 … width) = sum over k of x[r][k] * panel[k] + bias. `panel`
+// [depth][32]; width <= 32.
+using PanelProduct = void (*)(const ProductRows& x, const float* panel, const ProductOutput& out);
+
+void PanelProductAvx2(const ProductRows& x, const float* panel, const ProductOutput& out);
+void PanelProductAvx512(const ProductRows& x, const float* panel, const ProductOutput& out);
 
 }  // namespace e3
 

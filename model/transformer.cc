@@ -1,6 +1,5 @@
 #include "model/transformer.h"
 
-#include <ATen/ops/embedding.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros_like.h>
 
@@ -106,7 +105,7 @@ at::Tensor Transformer::Hidden(const at::Tensor& token_ids, const at::Tensor& po
   const HeadColumns query_columns{0, c.num_heads, c.head_dim};
   const HeadColumns key_columns{q_size, c.num_kv_heads, c.head_dim};
 
-  at::Tensor x = at::embedding(embedding_, token_ids);
+  at::Tensor x = Embedding(embedding_, token_ids);
   for (int64_t i = 0; i < c.num_layers; ++i) {
     const Layer& layer = layers_[static_cast<size_t>(i)];
     at::Tensor qkv = Linear(RmsNorm(x, layer.input_norm, c.rms_norm_eps), layer.qkv);

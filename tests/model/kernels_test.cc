@@ -1,6 +1,9 @@
+#include <omp.h>
+
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <cstring>
+#include <tuple>
 #include <vector>
 
 #include "model/log_softmax.h"
@@ -47,9 +50,47 @@ TEST_CASE("a row of a product has the same bits in every batch, and on every wid
     std::vector<float> panel(static_cast<size_t>(inputs * kPanelWidth)), narrow(13 * kPanelWidth),
         wide(13 * kPanelWidth);
     for (size_t i = 0; i < panel.size(); ++i) panel[i] = weight[i % weight.size()];
-    PanelProductAvx2(x.data(), inputs, 13, panel.data(), nullptr, narrow.data(), kPanelWidth, 29);
-    PanelProductAvx512(x.data(), inputs, 13, panel.data(), nullptr, wide.data(), kPanelWidth, 29);
+    const ProductRows in{x.data(), inputs, 13, inputs};
+    PanelProductAvx2(in, panel.data(), {narrow.data(), kPanelWidth, 29, nullptr, false});
+    PanelProductAvx512(in, panel.data(), {wide.data(), kPanelWidth, 29, nullptr, false});
     REQUIRE(narrow == wide);
+  }
+}
+
+TEST_CASE("gradients of a product are those of double precision, on any number of threads") {
+  for (auto [rows, outputs, inputs] : {std::tuple<int64_t, int64_t, int64_t>{1, 1, 8},
+                                       {13, 265, 40},
+                                       {1500, 70, 24},
+                                       {40, 9000, 600}}) {
+    const std::vector<float> x = Random(rows * inputs, 1), weight = Random(outputs * inputs, 2),
+                             d_y = Random(rows * outputs, 3);
+    std::vector<float> d_x(x.size()), d_weight = weight;  // the weight's gradient is added to
+    ProductInputGradient(d_y.data(), rows, weight.data(), outputs, inputs, d_x.data());
+    AddProductWeightGradient(d_y.data(), x.data(), rows, outputs, inputs, d_weight.data());
+    for (int64_t r = 0; r < rows; r += 7) {
+      for (int64_t i = 0; i < inputs; i += 5) {
+        double sum = 0;
+        for (int64_t o = 0; o < outputs; ++o)
+          sum += static_cast<double>(d_y[r * outputs + o]) * weight[o * inputs + i];
+        REQUIRE(d_x[r * inputs + i] == Approx(sum).margin(1e-3));
+      }
+    }
+    for (int64_t o = 0; o < outputs; o += 11) {
+      for (int64_t i = 0; i < inputs; i += 7) {
+        double sum = weight[o * inputs + i];
+        for (int64_t r = 0; r < rows; ++r)
+          sum += static_cast<double>(d_y[r * outputs + o]) * x[r * inputs + i];
+        REQUIRE(d_weight[o * inputs + i] == Approx(sum).margin(3e-4));
+      }
+    }
+    const int threads = omp_get_max_threads();
+    omp_set_num_threads(threads == 1 ? 2 : 1);
+    std::vector<float> d_x_again(x.size()), d_weight_again = weight;
+    ProductInputGradient(d_y.data(), rows, weight.data(), outputs, inputs, d_x_again.data());
+    AddProductWeightGradient(d_y.data(), x.data(), rows, outputs, inputs, d_weight_again.data());
+    omp_set_num_threads(threads);
+    REQUIRE(d_x == d_x_again);
+    REQUIRE(d_weight == d_weight_again);
   }
 }
 
