@@ -20,7 +20,8 @@ void FindMax(const float* logits, int64_t n, SoftmaxRow* row) {
   for (int lane = 0; lane < kLanes; ++lane) m = std::max(m, max[lane]);
   for (; i < n; ++i) m = std::max(m, logits[i]);
   row->max_logit = m;
-  row->argmax = std::find(logits, logits + n, m) - logits;
+  const float* at = std::find(logits, logits + n, m);
+  row->argmax = at == logits + n ? 0 : at - logits;  // all NaN
 }
 
 }  // namespace

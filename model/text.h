@@ -29,6 +29,8 @@ int e3_tokenizer_encode(const E3Tokenizer* tokenizer, const uint8_t* text, size_
                         bool add_special_tokens, E3Ids* out, E3Bytes* error);
 int e3_tokenizer_decode(const E3Tokenizer* tokenizer, const uint32_t* ids, size_t len,
                         bool skip_special_tokens, E3Bytes* out, E3Bytes* error);
+int e3_tokenizer_token_bytes(const E3Tokenizer* tokenizer, uint32_t id, E3Bytes* out,
+                             E3Bytes* error);
 int64_t e3_tokenizer_token_to_id(const E3Tokenizer* tokenizer, const uint8_t* token, size_t len);
 size_t e3_tokenizer_vocab_size(const E3Tokenizer* tokenizer);
 

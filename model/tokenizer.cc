@@ -57,6 +57,14 @@ absl::StatusOr<std::string> Tokenizer::Decode(const uint32_t* ids, size_t n,
   return Take(text);
 }
 
+absl::StatusOr<std::string> Tokenizer::TokenBytes(uint32_t id) const {
+  E3Bytes bytes;
+  E3Bytes error;
+  if (e3_tokenizer_token_bytes(handle_, id, &bytes, &error) != 0)
+    return absl::InvalidArgumentError(absl::StrCat("cannot decode a token: ", Take(error)));
+  return Take(bytes);
+}
+
 std::optional<uint32_t> Tokenizer::TokenId(absl::string_view token) const {
   int64_t id = e3_tokenizer_token_to_id(handle_, Data(token), token.size());
   if (id < 0) return std::nullopt;

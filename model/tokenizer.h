@@ -37,6 +37,9 @@ class Tokenizer {
     return Decode(ids.data(), ids.size(), skip_special_tokens);
   }
 
+  // The bytes of one token, which need not be whole characters.
+  absl::StatusOr<std::string> TokenBytes(uint32_t id) const;
+
   std::optional<uint32_t> TokenId(absl::string_view token) const;
   size_t vocab_size() const;
 

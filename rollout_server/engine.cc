@@ -1,6 +1,7 @@
 #include "rollout_server/engine.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -13,6 +14,9 @@ namespace {
 double Seconds(Clock::time_point from, Clock::time_point to) {
   return std::chrono::duration<double>(to - from).count();
 }
+
+// What one request may carry besides its prompt.
+constexpr size_t kMaxStops = 64, kMaxStopBytes = 1024, kMaxStopTokens = 1024;
 
 bool Contains(const std::vector<uint32_t>& ids, uint32_t token) {
   return std::find(ids.begin(), ids.end(), token) != ids.end();
@@ -75,7 +79,10 @@ void AppendForced(const std::vector<uint32_t>& tokens, Sequence* sequence, Sampl
 }  // namespace
 
 Engine::Engine(const EngineLimits& limits, ModelRunner* runner)
-    : limits_(limits), runner_(runner), scheduler_(limits.scheduler, limits.num_blocks) {}
+    : limits_(limits), runner_(runner), scheduler_(limits.scheduler, limits.num_blocks) {
+  // A configuration may name tokens that the model has no row for.
+  std::erase_if(limits_.eos_token_ids, [&](uint32_t id) { return id >= runner->vocab_size(); });
+}
 
 absl::Status Engine::Check(const RolloutRequest& r) const {
   if (r.prompt.empty()) return absl::InvalidArgumentError("the prompt is empty");
@@ -93,8 +100,15 @@ absl::Status Engine::Check(const RolloutRequest& r) const {
   if (absl::Status status = CheckForcing(r.forcing, vocab); !status.ok()) return status;
   if (!r.stop_strings.empty() && !limits_.decode)
     return absl::InvalidArgumentError("stop strings need a model with a tokenizer");
+  if (r.stop_strings.size() > kMaxStops || r.stop_token_ids.size() > kMaxStopTokens) {
+    return absl::InvalidArgumentError(absl::StrCat("at most ", kMaxStops, " stop strings and ",
+                                                   kMaxStopTokens, " stop tokens, please"));
+  }
   for (const std::string& stop : r.stop_strings) {
-    if (stop.empty()) return absl::InvalidArgumentError("a stop string is empty");
+    if (stop.empty() || stop.size() > kMaxStopBytes) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("a stop string has 1 to ", kMaxStopBytes, " bytes"));
+    }
   }
   const int64_t length = static_cast<int64_t>(r.prompt.size()) + r.budget;
   if (length > limits_.context_length) {
@@ -108,7 +122,7 @@ absl::Status Engine::Check(const RolloutRequest& r) const {
                                               " cache blocks, the server has ", limits_.num_blocks,
                                               " (--kv-cache-mib)"));
   }
-  for (const auto* tokens : {&r.prompt, &r.response_prefix}) {
+  for (const auto* tokens : {&r.prompt, &r.response_prefix, &r.stop_token_ids}) {
     for (uint32_t token : *tokens) {
       if (token >= vocab) {
         return absl::InvalidArgumentError(
@@ -121,6 +135,10 @@ absl::Status Engine::Check(const RolloutRequest& r) const {
 
 absl::Status Engine::Add(RolloutRequest r) {
   if (absl::Status status = Check(r); !status.ok()) return status;
+  if (static_cast<int64_t>(scheduler_.num_waiting()) >= limits_.max_waiting) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("more than ", limits_.max_waiting, " requests wait; ask again later"));
+  }
   std::vector<uint32_t> missing;
   absl::StatusOr<ForcingState> forcing =
       ForcingState::Replay(r.forcing, r.response_prefix, r.prefix_forced, &missing);
@@ -172,7 +190,7 @@ Batch Engine::MakeBatch(const SchedulerStep& step) {
     for (int64_t p = s.computed; p < s.computed + chunk.tokens; ++p) {
       const bool last = p + 1 == s.length();
       // Of a prompt that is scored, every token's successor is looked up.
-      if ((chunk.samples && last) || (s.request->prompt_logprobs && p + 1 < s.prompt_length()))
+      if ((chunk.samples && last) || (s.scores_prompt() && p + 1 < s.prompt_length()))
         batch.logit_rows.push_back(static_cast<int64_t>(batch.token_ids.size()));
       batch.token_ids.push_back(s.tokens[static_cast<size_t>(p)]);
       batch.positions.push_back(p);
@@ -205,13 +223,14 @@ std::vector<SampleOutput> Engine::Step() {
   const int64_t vocab = runner_->vocab_size();
   for (const ScheduledChunk& chunk : step.chunks) {
     Sequence* first = chunk.sequence;
-    if (first->request->prompt_logprobs) {
-      for (int64_t p = first->computed; p < first->computed + chunk.tokens; ++p) {
-        if (p + 1 >= first->prompt_length()) break;
-        first->prompt_tokens.push_back(ScoreToken(logits, vocab, first->request->sampling,
-                                                  first->tokens[static_cast<size_t>(p + 1)]));
-        logits += vocab;
-      }
+    if (first->scores_prompt()) {
+      const int64_t end = std::min(first->computed + chunk.tokens, first->prompt_length() - 1);
+      std::vector<uint32_t> successors;
+      for (int64_t p = first->computed; p < end; ++p)
+        successors.push_back(first->tokens[static_cast<size_t>(p + 1)]);
+      for (OutputToken& t : ScoreTokens(logits, vocab, first->request->sampling, successors))
+        first->prompt_tokens.push_back(std::move(t));
+      logits += static_cast<int64_t>(successors.size()) * vocab;
     }
     scheduler_.Computed(chunk);
     if (!chunk.samples) continue;
@@ -254,6 +273,11 @@ SampleOutput Engine::Append(Sequence* s, OutputToken drawn, Clock::time_point no
   output.sample = s->sample;
   Stamp(s, now, &output);
 
+  if (!std::isfinite(drawn.logprob)) {
+    output.finish = Finish::kBroken;
+    scheduler_.Finish(s);
+    return output;
+  }
   const ForcingState::Decision decision = s->forcing.OnDraw(request.forcing, drawn.token);
   const uint32_t token = drawn.token;
   if (decision.keep) {
@@ -272,7 +296,7 @@ SampleOutput Engine::Append(Sequence* s, OutputToken drawn, Clock::time_point no
   return output;
 }
 
-// Whether the text of the response ends in a stop string, or the last token completed one.
+// Whether the last token completed a stop string.
 bool Engine::HitsStopString(const Sequence& s) const {
   const std::vector<std::string>& stops = s.request->stop_strings;
   if (stops.empty() || s.response_length() < s.request->sampling.min_tokens) return false;
@@ -280,10 +304,18 @@ bool Engine::HitsStopString(const Sequence& s) const {
   size_t longest = 0;
   for (const std::string& stop : stops) longest = std::max(longest, stop.size());
   const size_t window = std::min(static_cast<size_t>(s.response_length()), longest + 16);
-  const std::string text = limits_.decode(
-      std::vector<uint32_t>(s.tokens.end() - static_cast<std::ptrdiff_t>(window), s.tokens.end()));
-  return std::any_of(stops.begin(), stops.end(),
-                     [&](const std::string& stop) { return absl::StrContains(text, stop); });
+  std::vector<uint32_t> tokens(s.tokens.end() - static_cast<std::ptrdiff_t>(window),
+                               s.tokens.end());
+  const std::string text = limits_.decode(tokens);
+  tokens.pop_back();
+  std::string before = limits_.decode(tokens);
+  // Characters that the last token completed.
+  constexpr absl::string_view kUnfinished = "\uFFFD";
+  while (absl::EndsWith(before, kUnfinished)) before.resize(before.size() - kUnfinished.size());
+  return std::any_of(stops.begin(), stops.end(), [&](const std::string& stop) {
+    const size_t first = before.size() < stop.size() ? 0 : before.size() - stop.size() + 1;
+    return text.find(stop, first) != std::string::npos;
+  });
 }
 
 void Engine::Stamp(Sequence* s, Clock::time_point now, SampleOutput* output) {

@@ -18,7 +18,8 @@ namespace e3 {
 struct EngineLimits {
   SchedulerLimits scheduler;
   int32_t num_blocks = 0;
-  int64_t context_length = 0;  // prompt + budget at most
+  int64_t context_length = 0;   // prompt + budget at most
+  int64_t max_waiting = 65536;  // requests
   std::vector<uint32_t> eos_token_ids;
   // The text of tokens, for stop strings; without it a request with stop strings is refused.
   std::function<std::string(const std::vector<uint32_t>&)> decode;
@@ -40,7 +41,7 @@ class Engine {
   Engine(const EngineLimits& limits, ModelRunner* runner);
 
   // InvalidArgument says what is wrong with a request; OutOfRange when prompt + budget exceed the
-  // model's context or the cache.
+  // model's context or the cache; ResourceExhausted when too many wait.
   absl::Status Add(RolloutRequest request);
   // The samples that had not finished; empty for an unknown request.
   std::vector<uint32_t> Cancel(uint64_t request_id);

@@ -17,10 +17,9 @@ class FusedAttention final : public Attention {
 
   at::Tensor Attend(int64_t layer, const at::Tensor& query, const at::Tensor& key,
                     const at::Tensor& value) override {
-    at::Tensor q = query.contiguous(), k = key.contiguous(), v = value.contiguous();
-    const HeadShape shape{q.size(1), k.size(1), q.size(2)};
-    const int64_t row = shape.num_kv_heads * shape.head_dim,
-                  q_row = shape.num_heads * shape.head_dim;
+    at::Tensor q = query.contiguous();
+    const HeadShape shape{q.size(1), key.size(1), q.size(2)};
+    const int64_t q_row = shape.num_heads * shape.head_dim;
     float* layer_keys = keys_ + layer * layer_stride_;
     float* layer_values = values_ + layer * layer_stride_;
     const int64_t tokens = q.size(0);
@@ -29,8 +28,8 @@ class FusedAttention final : public Attention {
     for (int64_t i = 0; i < tokens; ++i) {
       const size_t t = static_cast<size_t>(i);
       rows[t] = {q.const_data_ptr<float>() + i * q_row,
-                 k.const_data_ptr<float>() + i * row,
-                 v.const_data_ptr<float>() + i * row,
+                 key.const_data_ptr<float>() + i * key.stride(0),
+                 value.const_data_ptr<float>() + i * value.stride(0),
                  {layer_keys, layer_values, batch_.block_tables[t]},
                  batch_.positions[t] + 1,
                  out.mutable_data_ptr<float>() + i * q_row,
@@ -54,8 +53,12 @@ class FusedKvCache final : public KvCache {
     const HeadShape shape{c.num_heads, c.num_kv_heads, c.head_dim};
     keys_ = at::empty({c.num_layers, num_blocks, BlockFloats(shape)}, at::kFloat);
     values_ = at::empty_like(keys_);
-    for (const at::Tensor* tensor : {&keys_, &values_})
+    for (at::Tensor* tensor : {&keys_, &values_}) {
       AdviseHugePages(tensor->const_data_ptr(), tensor->nbytes());
+      // The memory is had now, or not at all: a server does not run out of it later, nor stop for
+      // it.
+      tensor->zero_();
+    }
   }
   void Copy(const std::vector<BlockCopy>& copies) override {
     const int64_t layer_stride = keys_.stride(0), block = keys_.stride(1);

@@ -18,8 +18,9 @@ struct SamplingParams {
   int64_t top_k = 0;              // 0: off
   double repetition_penalty = 1;  // 1: off; of tokens in the prompt and the response
   std::vector<std::pair<uint32_t, float>> logit_bias;
-  int64_t min_tokens = 0;    // stop tokens are forbidden before
-  int64_t top_logprobs = 0;  // most likely tokens to report besides the drawn one
+  int64_t min_tokens = 0;     // stop tokens are forbidden before
+  int64_t top_logprobs = 0;   // most likely tokens to report besides the drawn one
+  bool raw_logprobs = false;  // report the model's own distribution (T = 1), too
 };
 
 // Makes a model think on when it would stop (Muennighoff et al. 2025; paper, App. I).
@@ -34,8 +35,9 @@ enum class Priority { kTraining = 0, kEvaluation = 1 };
 
 // n samples of one prompt.
 struct RolloutRequest {
-  uint64_t id = 0;      // chosen by the caller; unique among live requests
-  uint64_t client = 0;  // whose it is: clients share the engine fairly
+  uint64_t id = 0;       // chosen by the caller; unique among live requests
+  uint64_t client = 0;   // whose it is: what pauses together
+  uint64_t account = 0;  // accounts share the engine fairly; a client's requests have one
   Priority priority = Priority::kTraining;
   std::vector<uint32_t> prompt;
   int64_t n = 1;

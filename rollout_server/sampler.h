@@ -24,12 +24,15 @@ struct DrawRequest {
 
 // One draw a row, in parallel. The token is a pure function of its DrawRequest: inverse-CDF
 // sampling in vocabulary order with a Philox number keyed by (seed, sample, position). Temperature
-// 0: the first of the most likely tokens. Logits must be finite.
+// 0: the first of the most likely tokens. Where logits are not finite the log-probabilities are not
+// either, and the token means nothing.
 std::vector<OutputToken> SampleTokens(const std::vector<DrawRequest>& requests, int64_t vocab_size);
 
-// The same numbers for a token that is given: no draw.
-OutputToken ScoreToken(const float* logits, int64_t vocab_size, const SamplingParams& sampling,
-                       uint32_t token);
+// The same numbers for tokens that are given, without a draw: tokens[i] after row i of `logits`. In
+// parallel.
+std::vector<OutputToken> ScoreTokens(const float* logits, int64_t vocab_size,
+                                     const SamplingParams& sampling,
+                                     const std::vector<uint32_t>& tokens);
 
 }  // namespace e3
 

@@ -37,15 +37,8 @@ void Scheduler::SetPaused(uint64_t client, bool paused) {
 }
 
 void Scheduler::Add(std::unique_ptr<Sequence> sequence) {
+  Enter(*sequence);
   Client& client = clients_[sequence->request->client];
-  if (client.live == 0) {
-    // Who was away has no claim on the time when it was.
-    std::optional<int64_t> least;
-    for (const auto& [id, other] : clients_) {
-      if (other.live > 0) least = least ? std::min(*least, other.service) : other.service;
-    }
-    client.service = std::max(client.service, least.value_or(0));
-  }
   client.live += Samples(*sequence);
   sequence->arrival_step = step_;
   sequence->arrival = ++arrivals_;
@@ -54,8 +47,28 @@ void Scheduler::Add(std::unique_ptr<Sequence> sequence) {
   ++num_waiting_;
 }
 
+void Scheduler::Enter(const Sequence& sequence) {
+  std::optional<int64_t> least;
+  for (const auto& [id, account] : accounts_) {
+    if (account.live > 0) least = least ? std::min(*least, account.service) : account.service;
+  }
+  // Who was away has no claim on the time when it was, and need not be remembered once the others
+  // had as much.
+  std::erase_if(accounts_, [&](const auto& entry) {
+    return entry.second.live == 0 && (!least || entry.second.service <= *least);
+  });
+  Account& account = accounts_[sequence.request->account];
+  if (account.live == 0) account.service = std::max(account.service, least.value_or(0));
+  account.live += Samples(sequence);
+}
+
+void Scheduler::Leave(const Sequence& sequence) {
+  accounts_.at(sequence.request->account).live -= Samples(sequence);
+}
+
 // The sequence is going to be destroyed.
 void Scheduler::Forget(const Sequence& sequence) {
+  Leave(sequence);
   auto it = clients_.find(sequence.request->client);
   it->second.live -= Samples(sequence);
   if (it->second.live == 0 && !it->second.paused) clients_.erase(it);
@@ -67,7 +80,7 @@ std::deque<std::unique_ptr<Sequence>>* Scheduler::NextQueue() {
   }
   if (draining_) return nullptr;
   std::deque<std::unique_ptr<Sequence>>* best = nullptr;
-  std::tuple<int64_t, int64_t, uint64_t> best_rank;
+  std::tuple<int64_t, bool, int64_t, uint64_t> best_rank;
   for (auto& [id, client] : clients_) {
     if (client.paused) continue;
     for (int64_t priority = 0; priority < 2; ++priority) {
@@ -75,7 +88,8 @@ std::deque<std::unique_ptr<Sequence>>* Scheduler::NextQueue() {
       if (queue.empty()) continue;
       const Sequence& head = *queue.front();
       const int64_t age = static_cast<int64_t>(step_ - head.arrival_step) / limits_.aging_steps;
-      std::tuple rank(std::max<int64_t>(0, priority - age), client.service, head.arrival);
+      std::tuple rank(std::max<int64_t>(0, priority - age), head.arrival != awaited_,
+                      accounts_.at(head.request->account).service, head.arrival);
       if (best == nullptr || rank < best_rank) {
         best = &queue;
         best_rank = rank;
@@ -118,7 +132,7 @@ SchedulerStep Scheduler::Schedule() {
       const int64_t left = sequence->length() - sequence->computed;
       if (IsPaused(*sequence) || sequence->scheduled_step == step_ || (left == 1) != decode)
         continue;
-      const int64_t tokens = std::min(left, budget);
+      const int64_t tokens = ChunkTokens(*sequence, budget);
       if (!ReserveOrPreempt(i, sequence->computed + tokens, &step.copies)) {
         if (!step.chunks.empty()) continue;  // others go on and will free blocks
         Preempt(i);
@@ -146,19 +160,29 @@ SchedulerStep Scheduler::Schedule() {
       while (IsPaused(**head)) ++head;
       admitted = TryAdmit(head->get());
     }
-    if (!admitted) break;
+    if (!admitted) {
+      if (queue != &preempted_) awaited_ = (*head)->arrival;
+      break;
+    }
     if (queue != &preempted_) --num_waiting_;
     running_.push_back(std::move(*head));
     queue->erase(head);
     Sequence* sequence = running_.back().get();
     if (sequence->admitted == Clock::time_point()) sequence->admitted = Clock::now();
     reserved_ += static_cast<int64_t>(sequence->siblings.size());
-    const int64_t tokens = std::min(sequence->length() - sequence->computed, budget);
+    const int64_t tokens = ChunkTokens(*sequence, budget);
     Reserve(sequence, sequence->computed + tokens, &step.copies);
     ScheduleChunk(sequence, tokens, &step);
     budget -= tokens;
   }
   return step;
+}
+
+int64_t Scheduler::ChunkTokens(const Sequence& sequence, int64_t budget) const {
+  // A scored prompt has a row of logits for every token.
+  constexpr int64_t kScoredRows = 128;
+  if (sequence.scores_prompt()) budget = std::min(budget, kScoredRows);
+  return std::min(sequence.length() - sequence.computed, budget);
 }
 
 void Scheduler::ScheduleChunk(Sequence* sequence, int64_t tokens, SchedulerStep* step) {
@@ -169,7 +193,7 @@ void Scheduler::ScheduleChunk(Sequence* sequence, int64_t tokens, SchedulerStep*
 void Scheduler::Computed(const ScheduledChunk& chunk) {
   Sequence* s = chunk.sequence;
   s->computed += chunk.tokens;
-  ClientOf(*s).service += chunk.tokens;
+  accounts_.at(s->request->account).service += chunk.tokens;
   while (s->publishable && (s->published + 1) * kKvBlockRows <= s->computed) {
     s->prefix = blocks_.Publish(s->block_table[static_cast<size_t>(s->published)], s->prefix,
                                 s->tokens.data() + s->published * kKvBlockRows);
@@ -328,6 +352,7 @@ std::vector<uint32_t> Scheduler::Cancel(uint64_t request_id) {
       take(**it);
       // The client's entry, which may hold this queue, must outlive the loop.
       clients_.at((*it)->request->client).live -= Samples(**it);
+      Leave(**it);
       it = queue.erase(it);
       ++removed;
     }

@@ -8,9 +8,10 @@
 // its tokens kept, and it is the first to be admitted again. Nothing is sampled twice.
 //
 // Who is admitted: preempted sequences; then training before evaluation, where waiting for
-// aging_steps steps makes up for the difference; among equals the client that had the fewest tokens
-// computed (Sheng et al. 2024, "Fairness in serving large language models"); then the order of
-// arrival. The chosen one is waited for, so that large requests are not overtaken for ever.
+// aging_steps steps makes up for the difference; among equals the account that had the fewest
+// tokens computed (Sheng et al. 2024, "Fairness in serving large language models": who comes back
+// starts where the least served one is, but not below what it had); then the order of arrival. Who
+// was chosen and does not fit yet is waited for, so that large requests are not overtaken for ever.
 //
 // The sequences of a paused client keep their blocks as long as nobody else needs them, and get no
 // step.
@@ -110,13 +111,20 @@ class Scheduler {
   // Waiting sequences of one client, by priority.
   struct Client {
     std::deque<std::unique_ptr<Sequence>> waiting[2];
+    int64_t live = 0;  // sequences, siblings included
+    bool paused = false;
+  };
+  struct Account {
     int64_t service = 0;  // tokens computed for it
     int64_t live = 0;     // sequences, siblings included
-    bool paused = false;
   };
 
   bool IsPaused(const Sequence& sequence) const;
-  Client& ClientOf(const Sequence& sequence) { return clients_.at(sequence.request->client); }
+  // Tokens that a step may compute of the sequence.
+  int64_t ChunkTokens(const Sequence& sequence, int64_t budget) const;
+  // A sequence's account has one more or fewer.
+  void Enter(const Sequence& sequence);
+  void Leave(const Sequence& sequence);
   void Forget(const Sequence& sequence);
   // Makes [0, end) of the sequence writable from `computed` on; false when the cache is full.
   bool Reserve(Sequence* sequence, int64_t end, std::vector<BlockCopy>* copies);
@@ -139,6 +147,8 @@ class Scheduler {
   std::vector<std::unique_ptr<Sequence>> running_;
   std::deque<std::unique_ptr<Sequence>> preempted_;  // first to be admitted again at the front
   std::map<uint64_t, Client> clients_;               // that have live sequences, or are paused
+  std::map<uint64_t, Account> accounts_;             // that live, or had more than who does
+  uint64_t awaited_ = 0;  // arrival of the sequence that was chosen and does not fit yet
   size_t num_waiting_ = 0;
   int64_t reserved_ = 0;
   uint64_t step_ = 0, arrivals_ = 0;

@@ -23,6 +23,7 @@ enum class Finish {
   kLength,     // the budget is used up
   kCancelled,  // by the client
   kCut,        // by a change of weights whose policy says so
+  kBroken,     // the model's logits are not finite
 };
 
 struct TopToken {
@@ -35,8 +36,11 @@ struct OutputToken {
   float logprob = 0;          // ln softmax(logits / T)[token]: the policy's, nothing cut or added
   float sampled_logprob = 0;  // under the distribution that was drawn from (greedy: 0)
   float entropy = 0;          // nats, of softmax(logits / T)
+  float raw_logprob = 0;      // ln softmax(logits)[token], and its entropy: where asked for
+  float raw_entropy = 0;
   bool forced = false;        // appended by budget forcing, not drawn; the numbers are 0
-  std::vector<TopToken> top;  // most likely first, with the policy's log-probabilities
+  std::vector<TopToken> top;  // most likely first, by the raw distribution if asked for, else the
+                              // policy's
 };
 
 // What a step did for one sample.
@@ -79,6 +83,8 @@ struct Sequence {
   Clock::time_point arrived, admitted, last_output;
   bool has_output = false;
 
+  // Its prompt's log-probabilities are still wanted.
+  bool scores_prompt() const { return request->prompt_logprobs && !has_output; }
   int64_t length() const { return static_cast<int64_t>(tokens.size()); }
   int64_t prompt_length() const { return static_cast<int64_t>(request->prompt.size()); }
   int64_t response_length() const { return length() - prompt_length(); }

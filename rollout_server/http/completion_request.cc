@@ -13,6 +13,8 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+constexpr int64_t kMaxChoices = 4096;  // of one request
+
 absl::Status Bad(const std::string& field, const std::string& why) {
   return absl::InvalidArgumentError(absl::StrCat(field, ": ", why));
 }
@@ -77,6 +79,10 @@ void ReadSampling(Fields& f, RolloutRequest* r) {
   SamplingParams& s = r->sampling;
   s.temperature = f.Number("temperature", 1, 0, 1000);
   s.top_p = f.Number("top_p", 1, 0, 1);
+  if (s.top_p == 0) {  // its limit: the most likely token
+    s.top_p = 1;
+    s.temperature = 0;
+  }
   s.min_p = f.Number("min_p", 0, 0, 1);
   s.top_k = f.Integer("top_k", 0, -1, 1 << 30);
   if (s.top_k == -1) s.top_k = 0;  // as other servers spell "off"
@@ -232,6 +238,13 @@ absl::StatusOr<CompletionRequest> ParseCompletionRequest(const Json& body, bool 
     if (c.no_tokens && !c.echo) f.Fail("max_tokens", "0 makes sense with echo only");
   }
   E3_RETURN_IF_ERROR(f.Finish());
+  if (static_cast<int64_t>(prompts.size()) * common.n > kMaxChoices) {
+    return Bad("prompt", absl::StrCat(prompts.size(), " prompts with n = ", common.n,
+                                      " are more than ", kMaxChoices, " choices; ask in parts"));
+  }
+  c.min_tokens = common.sampling.min_tokens;
+  // Log-probabilities are the model's own, whatever the temperature.
+  common.sampling.raw_logprobs = c.logprobs;
   for (size_t i = 0; i < prompts.size(); ++i) {
     RolloutRequest& r = c.requests.emplace_back(common);
     r.id = i;

@@ -24,6 +24,7 @@ struct CompletionRequest {
   // One engine request a prompt; choices are numbered through them.
   std::vector<RolloutRequest> requests;
   std::vector<std::string> stops;  // stop strings, which the text does not show
+  int64_t min_tokens = 0;
 };
 
 // Fields that these end points do not know are refused by name, as are values of the wrong type:

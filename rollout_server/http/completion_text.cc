@@ -5,20 +5,23 @@
 namespace e3 {
 
 std::string CompletionText::Push(uint32_t token) {
+  const size_t before = held_.size();
   held_ += detokenizer_.Push(token).value_or("");
-  return Release(false);
+  return Release(++tokens_ < min_tokens_ ? held_.size() : before, false);
 }
 
 std::string CompletionText::Finish() {
+  const size_t before = held_.size();
   held_ += detokenizer_.Finish().value_or("");
-  return Release(true);
+  return Release(tokens_ < min_tokens_ ? held_.size() : before, true);
 }
 
-std::string CompletionText::Release(bool finish) {
+std::string CompletionText::Release(size_t checked, bool finish) {
   if (stopped_) return "";
   size_t end = held_.size();
   for (const std::string& stop : stops_) {
-    if (size_t at = held_.find(stop); at != std::string::npos) {
+    const size_t first = checked < stop.size() ? 0 : checked - stop.size() + 1;
+    if (size_t at = held_.find(stop, first); at != std::string::npos) {
       end = std::min(end, at);
       stopped_ = true;
     }

@@ -2,6 +2,7 @@
 #ifndef E3_ROLLOUT_SERVER_HTTP_COMPLETION_TEXT_H_
 #define E3_ROLLOUT_SERVER_HTTP_COMPLETION_TEXT_H_
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -13,19 +14,24 @@ namespace e3 {
 // and nothing that may still become one.
 class CompletionText {
  public:
-  // `tokenizer` outlives this object.
-  CompletionText(const Tokenizer* tokenizer, std::vector<std::string> stops)
-      : detokenizer_(tokenizer, /*skip_special_tokens=*/true), stops_(std::move(stops)) {}
+  // `tokenizer` outlives this object. Stop strings that end before token `min_tokens` are text.
+  CompletionText(const Tokenizer* tokenizer, std::vector<std::string> stops, int64_t min_tokens)
+      : detokenizer_(tokenizer, /*skip_special_tokens=*/true),
+        stops_(std::move(stops)),
+        min_tokens_(min_tokens) {}
 
   std::string Push(uint32_t token);
   // The rest, when no more tokens come.
   std::string Finish();
 
  private:
-  std::string Release(bool finish);
+  // `checked`: bytes of held_ in which no stop string ends.
+  std::string Release(size_t checked, bool finish);
 
   IncrementalDetokenizer detokenizer_;
   std::vector<std::string> stops_;
+  const int64_t min_tokens_;
+  int64_t tokens_ = 0;
   std::string held_;
   bool stopped_ = false;
 };

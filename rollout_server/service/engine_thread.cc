@@ -3,6 +3,7 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <future>
 #include <utility>
@@ -23,6 +24,11 @@ std::string VersionName(const v1::WeightVersion& v) {
 constexpr std::chrono::milliseconds kPoll{100};
 
 }  // namespace
+
+uint64_t RolloutSink::NewAccount() {
+  static std::atomic<uint64_t> last{0};
+  return ++last;
+}
 
 // New weights on their way to the model.
 struct EngineThread::Switch {
@@ -69,33 +75,38 @@ std::map<uint64_t, EngineThread::Client>::iterator EngineThread::Find(const Roll
                       [&](const auto& entry) { return entry.second.sink.get() == sink; });
 }
 
-void EngineThread::Submit(const std::shared_ptr<RolloutSink>& sink, RolloutRequest request) {
-  Post([this, sink, request = std::move(request)]() mutable {
-    const uint64_t client_id = request.id;
-    if (engine_ == nullptr) {
-      sink->OnFailure(client_id,
-                      absl::FailedPreconditionError(
-                          "the server has no model yet (Weights.LoadModel gives it one)"));
-      return;
-    }
-    auto client = Find(sink.get());
-    if (client != clients_.end() && client->second.requests.count(client_id) > 0) {
-      sink->OnFailure(client_id, absl::InvalidArgumentError(absl::StrCat(
-                                     "request_id ", client_id, " is live on this stream already")));
-      return;
-    }
-    const uint64_t client_number = client == clients_.end() ? next_client_ : client->first;
-    request.id = next_id_;
-    request.client = client_number;
-    const int64_t n = request.n;
-    if (absl::Status status = engine_->Add(std::move(request)); !status.ok()) {
-      sink->OnFailure(client_id, status);
-      return;
-    }
-    if (client == clients_.end()) client = clients_.insert({next_client_++, {sink, {}}}).first;
-    client->second.requests[client_id] = next_id_;
-    live_[next_id_++] = {client_number, client_id, n};
+void EngineThread::Submit(const std::shared_ptr<RolloutSink>& sink,
+                          std::vector<RolloutRequest> requests) {
+  Post([this, sink, requests = std::move(requests)]() mutable {
+    for (RolloutRequest& request : requests) Add(sink, std::move(request));
   });
+}
+
+void EngineThread::Add(const std::shared_ptr<RolloutSink>& sink, RolloutRequest request) {
+  const uint64_t client_id = request.id;
+  if (engine_ == nullptr) {
+    sink->OnFailure(client_id, absl::FailedPreconditionError(
+                                   "the server has no model yet (Weights.LoadModel gives it one)"));
+    return;
+  }
+  auto client = Find(sink.get());
+  if (client != clients_.end() && client->second.requests.count(client_id) > 0) {
+    sink->OnFailure(client_id, absl::InvalidArgumentError(absl::StrCat(
+                                   "request_id ", client_id, " is live on this stream already")));
+    return;
+  }
+  const uint64_t client_number = client == clients_.end() ? next_client_ : client->first;
+  request.id = next_id_;
+  request.client = client_number;
+  request.account = sink->account();
+  const int64_t n = request.n;
+  if (absl::Status status = engine_->Add(std::move(request)); !status.ok()) {
+    sink->OnFailure(client_id, status);
+    return;
+  }
+  if (client == clients_.end()) client = clients_.insert({next_client_++, {sink, {}}}).first;
+  client->second.requests[client_id] = next_id_;
+  live_[next_id_++] = {client_number, client_id, n};
 }
 
 void EngineThread::End(uint64_t engine_id) {
@@ -315,7 +326,19 @@ void EngineThread::Deliver(std::vector<SampleOutput> outputs) {
   std::vector<uint64_t> clients;
   for (SampleOutput& output : outputs) {
     const uint64_t id = output.request_id;
+    if (live_.count(id) == 0) continue;  // failed with another sample
     Live& live = live_.at(id);
+    if (output.finish == Finish::kBroken) {
+      std::shared_ptr<RolloutSink> sink = clients_.at(live.client).sink;
+      const uint64_t client_id = live.client_id;
+      engine_->Cancel(id);
+      End(id);
+      sink->OnFailure(client_id,
+                      absl::DataLossError(absl::StrCat("the model's logits are not finite with the "
+                                                       "weights of ",
+                                                       VersionName(version))));
+      continue;
+    }
     const bool ends = output.finish != Finish::kNone && --live.unfinished == 0;
     if (clients.empty() || clients.back() != live.client) clients.push_back(live.client);
     clients_.at(live.client).sink->OnOutput(live.client_id, std::move(output), version);

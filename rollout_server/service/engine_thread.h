@@ -22,17 +22,25 @@
 
 namespace e3 {
 
-// Where the outputs of a client's requests go. Called by the engine thread; must not block. Each
-// sink is a client with a fair share of the engine.
+// Where the outputs of a client's requests go. Called by the engine thread; must not block.
 class RolloutSink {
  public:
+  // Accounts have equal shares of the engine, however many sinks they have.
+  explicit RolloutSink(uint64_t account) : account_(account) {}
   virtual ~RolloutSink() = default;
+  // An account of its own.
+  static uint64_t NewAccount();
+  uint64_t account() const { return account_; }
+
   virtual void OnOutput(uint64_t request_id, SampleOutput output,
                         const v1::WeightVersion& version) = 0;
   virtual void OnFailure(uint64_t request_id, const absl::Status& status) = 0;
   // Asked after outputs: whether the client is so far behind that its rollouts should pause until
   // EngineThread::Resume.
   virtual bool full() { return false; }
+
+ private:
+  const uint64_t account_;
 };
 
 struct EngineThreadOptions {
@@ -46,9 +54,9 @@ class EngineThread {
   explicit EngineThread(const EngineThreadOptions& options);
   ~EngineThread();
 
-  // Queues a request; a refusal arrives at the sink. `request.id` is the client's; ids of different
-  // sinks may be equal.
-  void Submit(const std::shared_ptr<RolloutSink>& sink, RolloutRequest request);
+  // Queues requests, all before the next step; refusals arrive at the sink. `id`s are the client's;
+  // those of different sinks may be equal.
+  void Submit(const std::shared_ptr<RolloutSink>& sink, std::vector<RolloutRequest> requests);
   // Cancels one request of a sink, which hears OnFailure(Cancelled) when the request was still
   // live.
   void Cancel(const RolloutSink* sink, uint64_t request_id);
@@ -100,6 +108,7 @@ class EngineThread {
   // The client of a sink; null when it has no live request.
   std::map<uint64_t, Client>::iterator Find(const RolloutSink* sink);
   void Deliver(std::vector<SampleOutput> outputs);
+  void Add(const std::shared_ptr<RolloutSink>& sink, RolloutRequest request);
   void End(uint64_t engine_id);
   void MakeSwitch();
   void UpdateStatus();

@@ -64,6 +64,7 @@ absl::StatusOr<RolloutRequest> ToRequest(const v1::GenerateRequest::Start& start
   std::sort(request.sampling.logit_bias.begin(), request.sampling.logit_bias.end());
   request.sampling.min_tokens = s.min_tokens();
   request.sampling.top_logprobs = s.top_logprobs();
+  request.sampling.raw_logprobs = s.raw_logprobs();
   request.seed = start.seed();
   request.first_sample = start.first_sample();
   request.response_prefix.assign(start.response_prefix().begin(), start.response_prefix().end());

@@ -1,8 +1,10 @@
 #include "rollout_server/service/rollout_service.h"
 
 #include <algorithm>
+#include <utility>
 #include <vector>
 
+#include "absl/cleanup/cleanup.h"
 #include "rollout_server/service/requests.h"
 #include "services/runtime/metrics.h"
 #include "services/runtime/rpc.h"
@@ -12,6 +14,7 @@ namespace {
 
 constexpr uint32_t kDefaultGraceSeconds = 30, kMaxGraceSeconds = 600;
 constexpr size_t kMaxSessionName = 128;
+constexpr int64_t kMaxWindowTokens = 1 << 20;
 
 }  // namespace
 
@@ -39,13 +42,23 @@ RolloutService::~RolloutService() {
 std::shared_ptr<RolloutSession> RolloutService::OpenSession(const v1::GenerateRequest::Open& open,
                                                             v1::GenerateReply::Opened* opened,
                                                             uint64_t* ticket) {
+  std::shared_ptr<RolloutSession> lost;
+  absl::Cleanup detach = [&] {
+    if (lost != nullptr) engine_->Detach(lost.get());
+  };
   std::lock_guard<std::mutex> lock(mutex_);
   NamedSession& named = sessions_[open.session()];
+  if (named.session != nullptr && !named.session->CanResume(open.received())) {
+    // The client has less than it once said; what is between is gone.
+    lost = std::move(named.session);
+    lost->Attach(0);  // a stream that it may still have ends
+  }
   opened->set_resumed(named.session != nullptr);
   if (!opened->resumed()) {
     SessionOptions options;
     options.acknowledged = true;
-    if (open.window_tokens() > 0) options.window_tokens = open.window_tokens();
+    if (open.window_tokens() > 0)
+      options.window_tokens = std::min<int64_t>(open.window_tokens(), kMaxWindowTokens);
     named.session = std::make_shared<RolloutSession>(options, engine_);
   } else {
     CounterMetric("e3_rollout_sessions_resumed_total", "Sessions that a client came back to")
@@ -67,12 +80,23 @@ void RolloutService::ReportSessions() {
       .Set(static_cast<double>(sessions_.size()));
 }
 
-void RolloutService::LeaveSession(const std::string& name, uint64_t ticket, bool finished) {
+void RolloutService::LeaveSession(const std::string& name, const RolloutSession* session,
+                                  uint64_t ticket) {
   std::lock_guard<std::mutex> lock(mutex_);
   auto it = sessions_.find(name);
-  if (it == sessions_.end() || !it->second.session->Leave(ticket)) return;  // taken over
+  if (it == sessions_.end() || it->second.session.get() != session ||
+      !it->second.session->Leave(ticket)) {
+    return;  // taken over
+  }
   it->second.attached = false;
-  it->second.left = finished ? Clock::time_point() : Clock::now();
+  it->second.left = Clock::now();
+}
+
+void RolloutService::CloseSession(const std::string& name, const RolloutSession* session) {
+  std::lock_guard<std::mutex> lock(mutex_);
+  auto it = sessions_.find(name);
+  if (it != sessions_.end() && it->second.session.get() == session) sessions_.erase(it);
+  ReportSessions();
 }
 
 void RolloutService::Expire() {
@@ -123,11 +147,12 @@ grpc::Status RolloutService::Generate(
     session = std::make_shared<RolloutSession>(SessionOptions(), engine_);
     ticket = session->Attach(0);
   }
+  const bool numbered = !name.empty();
   std::thread writer([&] {
     for (bool over = false; !over;) {
       for (v1::GenerateReply& reply : session->Take(ticket, &over)) {
         const uint64_t number = reply.number();
-        if (name.empty()) reply.clear_number();
+        if (!numbered) reply.clear_number();
         if (!stream->Write(reply)) return;
         session->Written(number);
       }
@@ -135,7 +160,10 @@ grpc::Status RolloutService::Generate(
     // A stream that lost its session to another must not wait for its client.
     if (!session->Owns(ticket)) context->TryCancel();
   });
+  bool flooded = false;
   for (; more && !refused; more = stream->Read(&request)) {
+    refused = flooded = session->flooded();
+    if (refused) break;
     switch (request.request_case()) {
       case v1::GenerateRequest::kStart: {
         if (!session->Ask(ticket, request.start())) break;
@@ -146,7 +174,7 @@ grpc::Status RolloutService::Generate(
           session->OnFailure(request.start().request_id(), start.status());
           break;
         }
-        engine_->Submit(session, *std::move(start));
+        engine_->Submit(session, {*std::move(start)});
         break;
       }
       case v1::GenerateRequest::kCancel:
@@ -168,26 +196,33 @@ grpc::Status RolloutService::Generate(
     draining = draining_;
   }
   auto gone = [&] { return context->IsCancelled() || !session->Owns(ticket); };
-  // A client that has closed its side still gets what it asked for, but cannot acknowledge any
-  // more.
+  // The end of reading is a half-close, or the end of the stream, which is known a moment later.
+  for (int i = 0; numbered && i < 10 && !gone(); ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  // A client that has closed its side still gets what it asked for. It cannot acknowledge any more,
+  // so it cannot come back to the session either.
+  const bool ends = numbered && !gone() && !draining;
+  if (ends) CloseSession(name, session.get());
   if (!refused && !gone() && !draining) {
     session->StopAcknowledging();
     engine_->WaitIdle(session.get(), gone);
   }
-  const bool finished = !gone() && !draining;
-  if (name.empty() || refused || finished) {
+  if (!numbered || ends) {
     engine_->Detach(session.get());
     session->Close();
     writer.join();  // it writes what is left
-    if (!name.empty()) LeaveSession(name, ticket, /*finished=*/true);
   } else {
     // The session outlives the stream; its writer does not.
-    LeaveSession(name, ticket, /*finished=*/false);
+    LeaveSession(name, session.get(), ticket);
     context->TryCancel();
     writer.join();
   }
   std::lock_guard<std::mutex> lock(mutex_);
   streams_.erase(context);
+  if (flooded) {
+    return grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED,
+                        "too many replies wait to be read; read while asking");
+  }
   if (refused) {
     return grpc::Status(grpc::StatusCode::INVALID_ARGUMENT,
                         "Open is the first message of a stream, with a session of 1 to 128 bytes");

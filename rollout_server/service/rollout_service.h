@@ -42,8 +42,10 @@ class RolloutService final : public v1::Rollouts::Service {
   // The session of this name, which may be new.
   std::shared_ptr<RolloutSession> OpenSession(const v1::GenerateRequest::Open& open,
                                               v1::GenerateReply::Opened* opened, uint64_t* ticket);
-  // The ticket's stream is gone; `finished`: nothing is left to say, and nobody will come back.
-  void LeaveSession(const std::string& name, uint64_t ticket, bool finished);
+  // The ticket's stream is gone.
+  void LeaveSession(const std::string& name, const RolloutSession* session, uint64_t ticket);
+  // Nobody can come back to the session from now on.
+  void CloseSession(const std::string& name, const RolloutSession* session);
   void ReportSessions();  // with the lock
   // Forgets sessions whose client did not come back.
   void Expire();

@@ -18,6 +18,7 @@ v1::FinishReason ToProto(Finish finish) {
     case Finish::kCut:
       return v1::FINISH_REASON_CUT;
     case Finish::kNone:
+    case Finish::kBroken:  // a failure of the request
       break;
   }
   return v1::FINISH_REASON_UNSPECIFIED;
@@ -30,7 +31,7 @@ void AppendTop(const std::vector<TopToken>& top, v1::GenerateReply::TopLogprobs*
   }
 }
 
-void Append(const SampleOutput& output, const v1::WeightVersion& version,
+void Append(const SampleOutput& output, bool raw, const v1::WeightVersion& version,
             v1::GenerateReply::Chunk* chunk) {
   for (const OutputToken& t : output.tokens) {
     const int at = chunk->token_ids_size();
@@ -42,6 +43,10 @@ void Append(const SampleOutput& output, const v1::WeightVersion& version,
     chunk->add_token_ids(t.token);
     chunk->add_logprobs(t.logprob);
     chunk->add_entropies(t.entropy);
+    if (raw) {
+      chunk->add_raw_logprobs(t.raw_logprob);
+      chunk->add_raw_entropies(t.raw_entropy);
+    }
     if (t.forced) chunk->add_forced(static_cast<uint32_t>(at));
     // One a token from the first one that has them; forced tokens have none.
     if (!t.top.empty() || chunk->top_logprobs_size() > 0) {
@@ -60,6 +65,18 @@ void Append(const SampleOutput& output, const v1::WeightVersion& version,
   span->set_tokens(span->tokens() + static_cast<uint32_t>(output.tokens.size()));
 }
 
+// In tokens: alternatives that are reported with a token count, eight for one.
+int64_t Cost(const SampleOutput& output) {
+  int64_t cost = 0;
+  auto add = [&](const OutputToken& t) {
+    cost += 1 + (static_cast<int64_t>(t.top.size()) + 7) / 8;
+  };
+  for (const OutputToken& t : output.tokens) add(t);
+  for (const OutputToken& t : output.prompt_tokens) add(t);
+  return cost;
+}
+constexpr int64_t kFailureCost = 64;
+
 }  // namespace
 
 bool RolloutSession::Ask(uint64_t ticket, const v1::GenerateRequest::Start& start) {
@@ -70,6 +87,7 @@ bool RolloutSession::Ask(uint64_t ticket, const v1::GenerateRequest::Start& star
                                                start.soft_overlong_tokens(),
                                                start.response_prefix_size(),
                                                std::max<int64_t>(1, start.n()),
+                                               start.sampling().raw_logprobs(),
                                                {}});
   return true;
 }
@@ -77,10 +95,14 @@ bool RolloutSession::Ask(uint64_t ticket, const v1::GenerateRequest::Start& star
 void RolloutSession::OnOutput(uint64_t request_id, SampleOutput output,
                               const v1::WeightVersion& version) {
   std::lock_guard<std::mutex> lock(mutex_);
-  v1::GenerateReply::Chunk& chunk = chunks_[{request_id, output.sample}];
-  Append(output, version, &chunk);
-  window_.Add(static_cast<int64_t>(output.tokens.size()));
-  if (auto it = asked_.find(request_id); it != asked_.end()) {
+  Growing& growing = chunks_[{request_id, output.sample}];
+  v1::GenerateReply::Chunk& chunk = growing.chunk;
+  auto it = asked_.find(request_id);
+  Append(output, it != asked_.end() && it->second.raw, version, &chunk);
+  const int64_t cost = Cost(output);
+  growing.cost += cost;
+  window_.Add(cost);
+  if (it != asked_.end()) {
     Asked& asked = it->second;
     int64_t& length = asked.lengths.try_emplace(output.sample, asked.prefix).first->second;
     length += static_cast<int64_t>(output.tokens.size());
@@ -95,7 +117,7 @@ void RolloutSession::OnOutput(uint64_t request_id, SampleOutput output,
   }
   if (output.finish != Finish::kNone || chunk.token_ids_size() >= kChunkTokens) {
     chunk.set_finish_reason(ToProto(output.finish));
-    NumberChunk({request_id, output.sample}, std::move(chunk));
+    NumberChunk({request_id, output.sample}, std::move(growing));
     chunks_.erase({request_id, output.sample});
     urgent_ = true;
   }
@@ -117,27 +139,38 @@ void RolloutSession::OnFailure(uint64_t request_id, const absl::Status& status) 
   reply.mutable_failure()->set_request_id(request_id);
   reply.mutable_failure()->set_code(static_cast<int>(status.code()));
   reply.mutable_failure()->set_message(std::string(status.message()));
-  Number(std::move(reply));
+  window_.Add(kFailureCost);
+  Number(std::move(reply), kFailureCost);
   urgent_ = true;
   ready_.notify_all();
 }
 
-void RolloutSession::Number(v1::GenerateReply reply) {
+void RolloutSession::Number(v1::GenerateReply reply, int64_t cost) {
   reply.set_number(++numbered_);
-  replies_.push_back(std::move(reply));
+  replies_.push_back({std::move(reply), cost});
 }
 
-void RolloutSession::NumberChunk(const ChunkKey& key, v1::GenerateReply::Chunk chunk) {
+void RolloutSession::NumberChunk(const ChunkKey& key, Growing growing) {
   v1::GenerateReply reply;
-  *reply.mutable_chunk() = std::move(chunk);
+  *reply.mutable_chunk() = std::move(growing.chunk);
   reply.mutable_chunk()->set_request_id(key.first);
   reply.mutable_chunk()->set_sample(key.second);
-  Number(std::move(reply));
+  Number(std::move(reply), growing.cost);
 }
 
 bool RolloutSession::full() {
   std::lock_guard<std::mutex> lock(mutex_);
   return window_.PauseIfFull();
+}
+
+bool RolloutSession::flooded() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return window_.flooded();
+}
+
+bool RolloutSession::CanResume(uint64_t received) const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return received >= forgotten_ && received <= numbered_;
 }
 
 uint64_t RolloutSession::Attach(uint64_t received, std::set<uint64_t>* known) {
@@ -146,9 +179,10 @@ uint64_t RolloutSession::Attach(uint64_t received, std::set<uint64_t>* known) {
   sent_ = 0;
   if (known != nullptr) {
     for (const auto& [id, asked] : asked_) known->insert(id);
-    for (const v1::GenerateReply& reply : replies_)
+    for (const auto& [reply, cost] : replies_) {
       known->insert(reply.has_failure() ? reply.failure().request_id()
                                         : reply.chunk().request_id());
+    }
   }
   ready_.notify_all();
   return ++ticket_;
@@ -175,23 +209,23 @@ std::vector<v1::GenerateReply> RolloutSession::Take(uint64_t ticket, bool* over)
   std::vector<v1::GenerateReply> taken;
   *over = ticket != ticket_;
   if (*over) return taken;
-  for (auto& [key, chunk] : chunks_) NumberChunk(key, std::move(chunk));
+  for (auto& [key, growing] : chunks_) NumberChunk(key, std::move(growing));
   chunks_.clear();
-  taken.assign(replies_.begin() + static_cast<std::ptrdiff_t>(sent_), replies_.end());
-  sent_ = replies_.size();
+  for (; sent_ < replies_.size(); ++sent_) taken.push_back(replies_[sent_].reply);
   urgent_ = false;
   *over = closed_ && taken.empty();
   return taken;
 }
 
 void RolloutSession::Forget(uint64_t number) {
-  int64_t tokens = 0;
-  while (!replies_.empty() && replies_.front().number() <= number) {
-    tokens += replies_.front().chunk().token_ids_size();
+  int64_t cost = 0;
+  while (!replies_.empty() && replies_.front().reply.number() <= number) {
+    cost += replies_.front().cost;
+    forgotten_ = replies_.front().reply.number();
     replies_.pop_front();
     if (sent_ > 0) --sent_;
   }
-  if (window_.Remove(tokens)) engine_->Resume(this);
+  if (window_.Remove(cost)) engine_->Resume(this);
 }
 
 void RolloutSession::Written(uint64_t number) {
@@ -207,7 +241,7 @@ void RolloutSession::Acknowledge(uint64_t received) {
 void RolloutSession::StopAcknowledging() {
   std::lock_guard<std::mutex> lock(mutex_);
   acknowledged_ = false;
-  if (sent_ > 0) Forget(replies_[sent_ - 1].number());
+  if (sent_ > 0) Forget(replies_[sent_ - 1].reply.number());
 }
 
 void RolloutSession::Close() {

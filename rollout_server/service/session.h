@@ -36,7 +36,10 @@ class RolloutSession final : public RolloutSink {
 
   // `engine` outlives the session.
   RolloutSession(const SessionOptions& options, EngineThread* engine)
-      : engine_(engine), window_(options.window_tokens), acknowledged_(options.acknowledged) {}
+      : RolloutSink(NewAccount()),
+        engine_(engine),
+        window_(options.window_tokens),
+        acknowledged_(options.acknowledged) {}
 
   // Notes that the ticket's stream asks for something, before it is submitted. False, and nothing
   // is to be submitted, when the stream has lost the session: the client does not count on it.
@@ -46,7 +49,11 @@ class RolloutSession final : public RolloutSink {
                 const v1::WeightVersion& version) override;
   void OnFailure(uint64_t request_id, const absl::Status& status) override;
   bool full() override;
+  // The client asks, and does not read what comes of it: more is on its way than pausing explains.
+  bool flooded() const;
 
+  // Whether everything after reply `received` is still here.
+  bool CanResume(uint64_t received) const;
   // A stream attaches: what was sent before and is not acknowledged by `received` is sent again.
   // Returns the stream's ticket; the one before has lost the session. `known`, if not null, takes
   // the requests that are live or have replies that are sent again.
@@ -70,24 +77,35 @@ class RolloutSession final : public RolloutSink {
   struct Asked {
     int64_t budget, soft_overlong, prefix;
     int64_t unfinished;                   // samples
+    bool raw;                             // log-probabilities of the raw distribution, too
     std::map<uint32_t, int64_t> lengths;  // tokens a sample has
   };
   using ChunkKey = std::pair<uint64_t, uint32_t>;
 
+  // What counts against the window, beside what it counts for.
+  struct Growing {
+    v1::GenerateReply::Chunk chunk;
+    int64_t cost = 0;
+  };
+  struct Numbered {
+    v1::GenerateReply reply;
+    int64_t cost;
+  };
+
   // All with the lock.
-  void Number(v1::GenerateReply reply);
-  void NumberChunk(const ChunkKey& key, v1::GenerateReply::Chunk chunk);
+  void Number(v1::GenerateReply reply, int64_t cost);
+  void NumberChunk(const ChunkKey& key, Growing growing);
   void Forget(uint64_t number);  // may resume the engine
 
   EngineThread* const engine_;
   mutable std::mutex mutex_;
   std::condition_variable ready_;
-  std::map<ChunkKey, v1::GenerateReply::Chunk> chunks_;  // growing
-  std::deque<v1::GenerateReply> replies_;                // numbered, and not yet forgotten
-  size_t sent_ = 0;                                      // of replies_
-  uint64_t numbered_ = 0;
+  std::map<ChunkKey, Growing> chunks_;
+  std::deque<Numbered> replies_;  // not yet forgotten
+  size_t sent_ = 0;               // of replies_
+  uint64_t numbered_ = 0, forgotten_ = 0;
   uint64_t ticket_ = 0;
-  ClientWindow window_;  // tokens in chunks_ and replies_
+  ClientWindow window_;  // cost of chunks_ and replies_
   bool urgent_ = false, closed_ = false, acknowledged_;
   std::map<uint64_t, Asked> asked_;
 };

@@ -14,6 +14,20 @@
 #include "services/runtime/rpc.h"
 
 namespace e3 {
+namespace {
+
+bool AllFinite(const float* values, int64_t n) {
+  // An exponent of all ones, without branches.
+  uint32_t worst = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    uint32_t bits;
+    memcpy(&bits, values + i, sizeof bits);
+    worst = std::max(worst, bits & 0x7f800000u);
+  }
+  return worst != 0x7f800000u;
+}
+
+}  // namespace
 
 grpc::Status WeightsService::Upload(grpc::ServerContext* context,
                                     grpc::ServerReader<v1::UploadRequest>* reader,
@@ -74,6 +88,12 @@ grpc::Status WeightsService::Upload(grpc::ServerContext* context,
     if (checksum != manifest.tensors(static_cast<int>(i)).checksum()) {
       return grpc::Status(grpc::StatusCode::DATA_LOSS,
                           absl::StrCat("the checksum of ", slots[i].name, " does not match"));
+    }
+    if (!AllFinite(staged.data() + slots[i].offset, slots[i].size)) {
+      return grpc::Status(grpc::StatusCode::INVALID_ARGUMENT,
+                          absl::StrCat(slots[i].name,
+                                       " has values that are not finite; the training "
+                                       "has diverged"));
     }
   }
   const absl::Status switched =

@@ -8,6 +8,8 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 E3 = pathlib.Path(os.environ.get("E3_BIN", ROOT / "build/bin")) / "e3-offline"
 DEPS = ROOT / ".deps"
+# The device of what is tested: E3_TEST_DEVICE=cuda runs these tests on a GPU.
+DEVICE = ["--device", os.environ["E3_TEST_DEVICE"]] if os.environ.get("E3_TEST_DEVICE") else []
 SKIP = 77  # ctest's SKIP_RETURN_CODE
 
 os.environ["HF_HUB_OFFLINE"] = "1"

@@ -9,7 +9,7 @@ import time
 import urllib.error
 import urllib.request
 
-from harness import E3, check, skip, smollm2
+from harness import DEVICE, E3, check, skip, smollm2
 
 try:
     import openai
@@ -31,7 +31,7 @@ def free_port():
 ports = [free_port() for _ in range(3)]
 log = tempfile.NamedTemporaryFile("w+", suffix=".log")
 server = subprocess.Popen([str(E3.parent / "e3-rollout-server"), "--listen", f"127.0.0.1:{ports[0]}", "--metrics", f"127.0.0.1:{ports[1]}",
-                           "--http", f"127.0.0.1:{ports[2]}", "--model", str(folder), "--kv-cache-mib", "256"], stderr=log)
+                           "--http", f"127.0.0.1:{ports[2]}", "--model", str(folder), "--kv-cache-mib", "256", *DEVICE], stderr=log)
 base = f"http://127.0.0.1:{ports[2]}"
 
 
@@ -119,17 +119,81 @@ try:
         got, reason = "".join(c.text for c in choices), choices[-1].finish_reason
         check(got == text[:text.index(stop)] and reason == "stop", f"stop string {stop!r}, stream={stream}")
 
+    # Before min_tokens a stop string is text, and the text goes on to the first one behind.
+    space = client.completions.create(model=model, prompt=prompt, max_tokens=40, temperature=0, stop=" ", extra_body={"min_tokens": 12})
+    early = client.completions.create(model=model, prompt=prompt, max_tokens=11, temperature=0).choices[0].text
+    check(space.choices[0].text.startswith(early) and space.choices[0].finish_reason == "stop" and space.usage.completion_tokens >= 12
+          and text.startswith(space.choices[0].text), f"min_tokens and stop: {space.choices[0].text!r}")
+
+    # Characters of several tokens: the bytes of the tokens are the bytes of the text.
+    emoji = client.completions.create(model=model, prompt="naïve 🤖🦜 日本", max_tokens=1, temperature=0, logprobs=2, echo=True)
+    lp = emoji.choices[0].logprobs
+    raw = b"".join(bytes(int(x, 16) for x in t[6:].split("\\x")[1:]) if t.startswith("bytes:") else t.encode() for t in lp.tokens)
+    check(raw.decode(errors="replace") == emoji.choices[0].text and any(t.startswith("bytes:") for t in lp.tokens), f"parts of characters: {lp.tokens}")
+    check(all(emoji.choices[0].text[o:].startswith(t) for o, t in zip(lp.text_offset, lp.tokens) if not t.startswith("bytes:")), "offsets count characters")
+    chat = client.chat.completions.create(model=model, messages=[{"role": "user", "content": "Say 🤖🦜"}], max_tokens=24, temperature=0, logprobs=True, top_logprobs=2)
+    raw = b"".join(bytes(t.bytes) for t in chat.choices[0].logprobs.content)
+    check(chat.choices[0].message.content in raw.decode(errors="replace"), "bytes of a chat's tokens")
+
+    # Log-probabilities do not depend on the temperature; top_p 0 is greedy.
+    hot = client.completions.create(model=model, prompt=prompt, max_tokens=1, temperature=1.7, seed=3, logprobs=5)
+    cold = client.completions.create(model=model, prompt=prompt, max_tokens=1, temperature=0.2, seed=3, logprobs=5)
+    shared = set(hot.choices[0].logprobs.top_logprobs[0]) & set(cold.choices[0].logprobs.top_logprobs[0])
+    check(len(shared) >= 5 and all(hot.choices[0].logprobs.top_logprobs[0][t] == cold.choices[0].logprobs.top_logprobs[0][t] for t in shared),
+          "log-probabilities at two temperatures are the same")
+    greedy = client.completions.create(model=model, prompt=prompt, max_tokens=12, temperature=1, top_p=0).choices[0].text
+    check(greedy == text[:len(greedy)], "top_p 0 is greedy")
+    check(hot.system_fingerprint.endswith("/step-0"), f"the weights that answered: {hot.system_fingerprint}")
+
     # Errors say what is wrong.
     for body, param in (({"prompt": "x", "max_tokenz": 1}, "max_tokenz"), ({"prompt": "x", "temperature": -1}, "temperature"), ({"max_tokens": 3}, "prompt"),
                         ({"prompt": "x", "logit_bias": {"a": 1}}, "logit_bias"), ({"prompt": [[1, -2]]}, "prompt"), ({"prompt": "x", "presence_penalty": 1}, "presence_penalty")):
         code, reply = post("/v1/completions", body)
         check(code == 400 and reply["error"]["param"] == param, f"400: {reply['error']['message']}")
-    for body in (b"{", b"[]", b'{"prompt": "x", "max_tokens": 100000}', b'{"prompt": [[999999]]}'):
+    for body in (b"{", b"[]", b'{"prompt": "x", "max_tokens": 100000}', b'{"prompt": [[999999]]}', b'{"prompt": ' + b"[" * 1000000 + b"]" * 1000000 + b"}",
+                 b'{"prompt": "x", "min_tokens": 1, "stop_token_ids": [4000000000]}', b'{"prompt": ["a", "b", "c"], "n": 1024, "best_of": 1024, "stop": "x", "max_tokens": 3000000}',
+                 json.dumps({"prompt": ["x"] * 100, "n": 100, "best_of": 100}).encode(), json.dumps({"prompt": [[1]] * 63 + [[1] * 9000]}).encode()):
         code, reply = post("/v1/completions", body)
         check(code == 400 and reply["error"]["message"], f"400: {reply['error']['message']}")
     code, reply = post("/v1/chat/completions", {"messages": [{"content": "no role"}]})
     check(code == 400, f"400: {reply['error']['message']}")
     check(post("/v1/nothing", {})[0] == 404, "404")
+
+    # A client that goes away before its first token, behind others that fill the engine, is not computed for.
+    body = json.dumps({"prompt": "Once", "max_tokens": 1500, "n": 64, "best_of": 64, "logit_bias": {"2": -100, "0": -100}}).encode()
+    def ask(body):
+        s = socket.create_connection(("127.0.0.1", ports[2]))
+        s.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: " + str(len(body)).encode() + b"\r\n\r\n" + body)
+        return s
+    def settles(name, value):
+        for _ in range(100):
+            if metric(name) == value:
+                return True
+            time.sleep(0.1)
+        return False
+    crowd = [ask(body) for _ in range(8)]
+    time.sleep(2)
+    check(metric("e3_rollout_running") > 0 and metric("e3_rollout_waiting") > 0, "a crowd runs and waits")
+    for s in crowd:
+        s.close()
+    check(settles("e3_rollout_running", 0) and settles("e3_rollout_waiting", 0), "gone before an answer: nothing runs, nobody waits")
+
+    # One that does not read for long gets everything in the end.
+    s = ask(json.dumps({"prompt": "Once", "max_tokens": 600, "stream": True, "logprobs": 5, "temperature": 1, "seed": 1, "logit_bias": {"2": -100, "0": -100}}).encode())
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    time.sleep(9)
+    received = b""
+    while not received.endswith(b"0\r\n\r\n"):
+        part = s.recv(1 << 16)
+        check(len(part) > 0, "the stream goes on") if not part else None
+        received += part
+    s.close()
+    check(b"data: [DONE]" in received and received.count(b'"text"') > 500, "a slow reader loses nothing")
+
+    # The port is had by one server.
+    second = subprocess.run([str(E3.parent / "e3-rollout-server"), "--listen", f"127.0.0.1:{free_port()}", "--metrics", f"127.0.0.1:{free_port()}",
+                             "--http", f"127.0.0.1:{ports[2]}"], stderr=subprocess.PIPE, timeout=60)
+    check(second.returncode != 0 and b"--http" in second.stderr, f"a second server says: {second.stderr.decode().strip()[-120:]}")
 
     # A client that goes away takes back what it asked for; others go on meanwhile.
     stream = client.completions.create(model=model, prompt="Once", max_tokens=4000, temperature=1, stream=True, logit_bias={"2": -100, "0": -100})

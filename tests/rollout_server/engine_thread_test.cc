@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "nlohmann/json.hpp"
+#include "rollout_server/sampler.h"
 #include "rollout_server/service/session.h"
 #include "services/runtime/philox.h"
 #include "tests/rollout_server/hashing_runner.h"
@@ -17,8 +18,7 @@ namespace {
 
 using namespace std::chrono_literals;
 
-// Serves a HashingRunner, whose text does not depend on the weights, so that what a rollout should
-// be is known whatever happens to it.
+// Serves a HashingRunner. The first parameter is its weights.
 class HashingModel final : public ServedModel {
  public:
   explicit HashingModel(int32_t num_blocks) : runner_(num_blocks), num_blocks_(num_blocks) {}
@@ -27,7 +27,9 @@ class HashingModel final : public ServedModel {
   int64_t context_length() const override { return 900; }
   const std::vector<uint32_t>& eos_token_ids() const override { return eos_; }
   const std::vector<ParameterSlot>& slots() const override { return slots_; }
-  void SetParameters(const std::vector<float>&) override {}
+  void SetParameters(const std::vector<float>& parameters) override {
+    runner_.SetWeights(static_cast<uint64_t>(parameters[0]));
+  }
   std::shared_ptr<const PromptEncoder> encoder() const override { return nullptr; }
 
  private:
@@ -89,11 +91,10 @@ class SessionClient {
       Must(finished.count({chunk.request_id(), chunk.sample()}) == 0, "nothing after the end");
       Tokens& text = texts[chunk.request_id()][chunk.sample()];
       text.insert(text.end(), chunk.token_ids().begin(), chunk.token_ids().end());
-      uint32_t spans = 0;
-      for (const auto& span : chunk.versions()) {
-        spans += span.tokens();
-      }
-      Must(spans == static_cast<uint32_t>(chunk.token_ids_size()), "every token has a version");
+      std::vector<uint64_t>& steps = versions[{chunk.request_id(), chunk.sample()}];
+      for (const auto& span : chunk.versions())
+        steps.insert(steps.end(), span.tokens(), span.version().step());
+      Must(steps.size() == text.size(), "every token has a version");
       if (chunk.finish_reason() != v1::FINISH_REASON_UNSPECIFIED)
         finished[{chunk.request_id(), chunk.sample()}] = chunk.finish_reason();
     }
@@ -109,6 +110,7 @@ class SessionClient {
   std::shared_ptr<RolloutSession> session;
   uint64_t received = 0;
   std::map<uint64_t, std::map<uint32_t, Tokens>> texts;
+  std::map<std::pair<uint64_t, uint32_t>, std::vector<uint64_t>> versions;  // step of each token
   std::map<std::pair<uint64_t, uint32_t>, v1::FinishReason> finished;
   std::map<uint64_t, int> failures;
 
@@ -143,7 +145,7 @@ TEST_CASE("many clients, cancels, lost streams, slow readers and changes of weig
       std::set<uint64_t> cancelled;
       for (uint64_t id = 1; id <= 40; ++id) {
         requests[id] = RandomRequest(id, random);
-        engine->Submit(client.session, requests[id]);
+        engine->Submit(client.session, {requests[id]});
         if (random.Uniform() < 0.1) {
           engine->Cancel(client.session.get(), id);
           cancelled.insert(id);
@@ -204,8 +206,8 @@ TEST_CASE("a client that does not acknowledge pauses alone, and its backlog is b
   options.acknowledged = true;
   options.window_tokens = 64;
   SessionClient slow(options, engine.get()), quick(SessionOptions(), engine.get());
-  for (uint64_t id = 1; id <= 8; ++id) engine->Submit(slow.session, Endless(id));
-  engine->Submit(quick.session, Endless(1, 600));
+  for (uint64_t id = 1; id <= 8; ++id) engine->Submit(slow.session, {Endless(id)});
+  engine->Submit(quick.session, {Endless(1, 600)});
   while (quick.finished.empty()) quick.Read();
   CHECK(quick.texts[1][0].size() == 600);
   // All of the slow one's window, and a step's worth of tokens more.
@@ -230,7 +232,7 @@ TEST_CASE("what becomes of running rollouts when the weights change") {
   const auto never = [] { return false; };
   SECTION("continue: tokens carry their version, none is lost") {
     SessionClient client(SessionOptions(), engine.get());
-    engine->Submit(client.session, Endless(1));
+    engine->Submit(client.session, {Endless(1)});
     for (uint64_t step = 1; step <= 5; ++step) {
       client.Read();
       REQUIRE(engine->SetParameters({1, 2, 3, 4}, Version(step), v1::RUNNING_POLICY_CONTINUE, never)
@@ -242,7 +244,7 @@ TEST_CASE("what becomes of running rollouts when the weights change") {
   }
   SECTION("cut: they end with what they have, and waiting ones begin with the new weights") {
     SessionClient client(SessionOptions(), engine.get());
-    for (uint64_t id = 1; id <= 30; ++id) engine->Submit(client.session, Endless(id));
+    for (uint64_t id = 1; id <= 30; ++id) engine->Submit(client.session, {Endless(id)});
     while (client.texts.size() < 24) client.Read();
     REQUIRE(engine->SetParameters({1, 2, 3, 4}, Version(1), v1::RUNNING_POLICY_CUT, never).ok());
     while (client.finished.size() < 30) client.Read();
@@ -252,7 +254,7 @@ TEST_CASE("what becomes of running rollouts when the weights change") {
   }
   SECTION("drain: the switch waits for them, for as long as the uploader does") {
     SessionClient client(SessionOptions(), engine.get());
-    engine->Submit(client.session, Endless(1));
+    engine->Submit(client.session, {Endless(1)});
     client.Read();
     REQUIRE(engine->SetParameters({1, 2, 3, 4}, Version(1), v1::RUNNING_POLICY_DRAIN, never).ok());
     while (client.finished.empty()) client.Read();
@@ -262,7 +264,7 @@ TEST_CASE("what becomes of running rollouts when the weights change") {
     options.acknowledged = true;
     options.window_tokens = 16;
     SessionClient slow(options, engine.get());
-    engine->Submit(slow.session, Endless(1));
+    engine->Submit(slow.session, {Endless(1)});
     while (slow.texts.empty()) slow.Read();
     REQUIRE(engine->SetParameters({1, 2, 3, 4}, Version(2), v1::RUNNING_POLICY_DRAIN, never).ok());
     while (slow.finished.empty()) {
@@ -284,6 +286,84 @@ TEST_CASE("what becomes of running rollouts when the weights change") {
   }
 }
 
+// Whether a text is what the weights give that its tokens say they were drawn with. `recomputed`: a
+// change of weights computes what came before again; else each token's keys are of the weights of
+// the step that drew the next one.
+bool IsOfItsWeights(const RolloutRequest& request, const Tokens& text,
+                    const std::vector<uint64_t>& steps, bool recomputed) {
+  auto weights = [](uint64_t step) { return step + 1; };
+  for (size_t i = 0; i < text.size(); ++i) {
+    std::vector<uint64_t> entries;
+    for (size_t p = 0; p < request.prompt.size() + i; ++p) {
+      const bool prompt = p < request.prompt.size();
+      const size_t drawn_next = prompt ? 0 : p - request.prompt.size() + 1;
+      entries.push_back(HashingRunner::Entry(
+          prompt ? request.prompt[p] : text[p - request.prompt.size()], static_cast<int64_t>(p),
+          weights(steps[recomputed ? i : drawn_next])));
+    }
+    const std::vector<float> logits = HashingRunner::Logits(entries, weights(steps[i]));
+    const OutputToken drawn =
+        SampleTokens({{logits.data(), &request.sampling, request.seed, 0, i}}, kVocab)[0];
+    if (drawn.token != text[i]) return false;
+  }
+  return true;
+}
+
+TEST_CASE("every token is of the weights that it says, whatever becomes of running rollouts") {
+  const auto never = [] { return false; };
+  for (auto policy : {v1::RUNNING_POLICY_CONTINUE, v1::RUNNING_POLICY_RECOMPUTE,
+                      v1::RUNNING_POLICY_DRAIN, v1::RUNNING_POLICY_CUT}) {
+    INFO(v1::RunningPolicy_Name(policy));
+    auto engine = Serve(400);
+    SessionClient client(SessionOptions(), engine.get());
+    std::map<uint64_t, RolloutRequest> requests;
+    uint64_t next = 1;
+    for (uint64_t step = 1; step <= 12; ++step) {
+      for (int i = 0; i < 4; ++i, ++next) {
+        // The same prompts again and again: what the prefix cache has of old weights would show.
+        requests[next] = Endless(next, 200);
+        requests[next].prompt.assign(40, static_cast<uint32_t>(next % 3));
+        engine->Submit(client.session, {requests[next]});
+      }
+      for (const Clock::time_point begin = Clock::now(); Clock::now() - begin < 3ms;) client.Read();
+      REQUIRE(
+          engine
+              ->SetParameters({static_cast<float>(step + 1), 0, 0, 0}, Version(step), policy, never)
+              .ok());
+    }
+    while (client.finished.size() < requests.size()) client.Read();
+    int mixed = 0, cut = 0;
+    for (const auto& [id, request] : requests) {
+      const Tokens& text = client.texts[id][0];
+      const std::vector<uint64_t>& steps = client.versions[{id, 0}];
+      REQUIRE(IsOfItsWeights(request, text, steps, policy == v1::RUNNING_POLICY_RECOMPUTE));
+      mixed += !steps.empty() && steps.front() != steps.back();
+      cut += client.finished[{id, 0}] == v1::FINISH_REASON_CUT;
+    }
+    const bool mixes =
+        policy == v1::RUNNING_POLICY_CONTINUE || policy == v1::RUNNING_POLICY_RECOMPUTE;
+    CHECK((mixed > 0) == mixes);
+    CHECK((cut > 0) == (policy == v1::RUNNING_POLICY_CUT));
+  }
+}
+
+TEST_CASE("the smallest window lets a rollout go on, and a client that lost replies is told") {
+  auto engine = Serve(400);
+  SessionOptions options;
+  options.acknowledged = true;
+  options.window_tokens = 1;
+  SessionClient client(options, engine.get());
+  engine->Submit(client.session, {Endless(1, 50)});
+  while (client.finished.empty()) {
+    client.Read();
+    client.session->Acknowledge(client.received);
+  }
+  CHECK(client.texts[1] == Alone(Endless(1, 50)));
+  CHECK(client.session->CanResume(client.received));
+  CHECK(!client.session->CanResume(client.received - 1));  // acknowledged, so it is gone
+  CHECK(!client.session->CanResume(client.received + 1));  // never was
+}
+
 TEST_CASE("responses that end in the last tokens of their budget are marked") {
   auto engine = Serve(400);
   SessionClient client(SessionOptions(), engine.get());
@@ -295,7 +375,7 @@ TEST_CASE("responses that end in the last tokens of their budget are marked") {
   const uint64_t before = client.session->Attach(0), ticket = client.session->Attach(0);
   CHECK(!client.session->Ask(before, start));  // of a stream that has lost the session
   CHECK(client.session->Ask(ticket, start));
-  engine->Submit(client.session, request);
+  engine->Submit(client.session, {request});
   float overlong = -1;
   for (bool over = false, end = false; !end && !over;) {
     for (const v1::GenerateReply& reply : client.session->Take(ticket, &over)) {
@@ -309,7 +389,7 @@ TEST_CASE("responses that end in the last tokens of their budget are marked") {
   SessionOptions options;
   options.acknowledged = true;
   SessionClient other(options, engine.get());
-  engine->Submit(other.session, Endless(7, 10));
+  engine->Submit(other.session, {Endless(7, 10)});
   while (other.finished.empty()) other.Read();
   other.session->Attach(0, &known);
   CHECK(known == std::set<uint64_t>{7});
@@ -321,7 +401,7 @@ TEST_CASE("responses that end in the last tokens of their budget are marked") {
 TEST_CASE("the trace of steps is one that a viewer opens") {
   auto engine = Serve(400);
   SessionClient client(SessionOptions(), engine.get());
-  engine->Submit(client.session, Endless(1, 50));
+  engine->Submit(client.session, {Endless(1, 50)});
   while (client.finished.empty()) client.Read();
   auto trace = nlohmann::json::parse(engine->TraceJson());
   int64_t steps = 0, decoded = 0;

@@ -25,9 +25,9 @@ inline void Must(bool condition, const char* what) {
   abort();
 }
 
-// What follows depends on every token before, which it finds
-// through the block tables as a real one does. So a wrong block, a missing copy or a lost token
-// shows as other text.
+// What follows depends on every token before and on the weights that its place in the cache was
+// computed with, which it finds through the block tables as a real one does. So a wrong block, a
+// missing copy, a lost token or keys of old weights show as other text.
 class HashingRunner final : public ModelRunner {
  public:
   explicit HashingRunner(int32_t num_blocks)
@@ -40,29 +40,44 @@ class HashingRunner final : public ModelRunner {
     }
     for (size_t i = 0; i < batch.token_ids.size(); ++i) {
       cache_[static_cast<size_t>(batch.slots[i])] =
-          static_cast<uint64_t>(batch.token_ids[i] * 1000 + batch.positions[i]);
+          Entry(static_cast<uint64_t>(batch.token_ids[i]), batch.positions[i], weights_);
     }
     logits_.clear();
     for (int64_t row : batch.logit_rows) {
       const int32_t* table = batch.block_tables[static_cast<size_t>(row)];
-      uint64_t hash = 1;
+      std::vector<uint64_t> entries;
       for (int64_t p = 0; p <= batch.positions[static_cast<size_t>(row)]; ++p) {
         uint64_t entry =
             cache_[static_cast<size_t>(table[p / kKvBlockRows] * kKvBlockRows + p % kKvBlockRows)];
         Must(entry % 1000 == static_cast<uint64_t>(p) % 1000,
              "the token at a place is of that place");
-        hash = DeriveSeed(hash, entry);
+        entries.push_back(entry);
       }
-      for (int64_t v = 0; v < kVocab; ++v)
-        logits_.push_back(static_cast<float>(4 * UniformDouble(hash, static_cast<uint64_t>(v), 0)));
+      for (float logit : Logits(entries, weights_)) logits_.push_back(logit);
     }
     tokens_ += static_cast<int64_t>(batch.token_ids.size());
     largest_ = std::max(largest_, static_cast<int64_t>(batch.token_ids.size()));
     return logits_.data();
   }
   int64_t largest() const { return largest_; }
+  // Of the steps from now on.
+  void SetWeights(uint64_t weights) { weights_ = weights; }
+
+  // What the cache holds of a token, and what follows given all that it holds.
+  static uint64_t Entry(uint64_t token, int64_t position, uint64_t weights) {
+    return weights * 1000000 + token * 1000 + static_cast<uint64_t>(position);
+  }
+  static std::vector<float> Logits(const std::vector<uint64_t>& entries, uint64_t weights) {
+    uint64_t hash = weights;
+    for (uint64_t entry : entries) hash = DeriveSeed(hash, entry);
+    std::vector<float> logits;
+    for (uint64_t v = 0; v < kVocab; ++v)
+      logits.push_back(static_cast<float>(4 * UniformDouble(hash, v, 0)));
+    return logits;
+  }
 
  private:
+  uint64_t weights_ = 1;
   std::vector<uint64_t> cache_;
   std::vector<float> logits_;
   int64_t tokens_ = 0, largest_ = 0;
@@ -80,8 +95,10 @@ inline RolloutRequest RandomRequest(uint64_t id, PhiloxStream& random) {
 }
 
 // What each sample of a request gives when nothing else runs and memory is plenty.
-inline std::map<uint32_t, std::vector<uint32_t>> Alone(RolloutRequest request) {
+inline std::map<uint32_t, std::vector<uint32_t>> Alone(RolloutRequest request,
+                                                       uint64_t weights = 1) {
   HashingRunner runner(400);
+  runner.SetWeights(weights);
   EngineLimits limits;
   limits.num_blocks = 400;
   limits.context_length = 900;

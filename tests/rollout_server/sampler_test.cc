@@ -55,6 +55,44 @@ TEST_CASE("frequencies are the probabilities, and a draw is a function of its ke
     REQUIRE(draws[i].token == again[draws.size() - 1 - i].token);
 }
 
+TEST_CASE("the model's own distribution is reported beside the policy's") {
+  const std::vector<float> logits = RandomLogits(4, 1000);
+  SamplingParams params, plain;
+  params.temperature = 0.6;
+  params.raw_logprobs = true;
+  params.top_logprobs = 3;
+  const OutputToken t = SampleTokens({{logits.data(), &params, 1, 2, 3}}, 1000)[0];
+  plain.top_logprobs = 3;
+  const OutputToken raw = ScoreTokens(logits.data(), 1000, plain, {t.token})[0];
+  CHECK(t.raw_logprob == raw.logprob);
+  CHECK(t.raw_entropy == raw.entropy);
+  CHECK(t.top[2].logprob == raw.top[2].logprob);
+  CHECK(t.logprob != raw.logprob);
+}
+
+TEST_CASE("a forbidden token is never drawn, and logits that are not finite are told") {
+  // All that is allowed is as unlikely as can be.
+  std::vector<float> logits(1000, -200.f);
+  logits[5] = logits[999] = 200.f;
+  const std::vector<uint32_t> forbidden = {5, 999};
+  const SamplingParams params;
+  for (uint64_t i = 0; i < 2000; ++i) {
+    const DrawRequest draw{logits.data(), &params, 3, 0, i, nullptr, {&forbidden, nullptr}};
+    const uint32_t token = SampleTokens({draw}, 1000)[0].token;
+    REQUIRE((token != 5 && token != 999 && token < 1000));
+  }
+  for (float broken : {NAN, INFINITY}) {
+    for (double temperature : {0.0, 1.0}) {
+      std::vector<float> all(1000, broken);
+      SamplingParams p;
+      p.temperature = temperature;
+      const OutputToken t = SampleTokens({{all.data(), &p, 1, 2, 3}}, 1000)[0];
+      CHECK(t.token < 1000);
+      CHECK(!std::isfinite(t.logprob));
+    }
+  }
+}
+
 // Tokens that are ever drawn.
 std::vector<uint32_t> Drawn(const std::vector<float>& logits, SamplingParams params) {
   std::map<uint32_t, int> seen;
@@ -157,7 +195,7 @@ TEST_CASE("penalties, biases and bans change what is drawn, not what the policy'
   CHECK(draw.top[0].token == 0);
   CHECK(draw.top[2].token == 3);
   CHECK(draw.top[1].logprob == Approx(1 - std::log(raw)).margin(1e-5));
-  OutputToken scored = ScoreToken(logits.data(), 4, params, 1);
+  OutputToken scored = ScoreTokens(logits.data(), 4, params, {1})[0];
   CHECK(scored.logprob == draw.top[1].logprob);
 }
 

@@ -1,7 +1,7 @@
 //! Encoding and decoding with a Hugging Face `tokenizer.json`.
 
 use crate::{guard, text, Bytes, Ids};
-use tokenizers::Tokenizer;
+use tokenizers::{DecoderWrapper, Tokenizer};
 
 /// # Safety
 /// `json` points at `len` bytes; `out` and `error` are writable.
@@ -48,6 +48,47 @@ pub unsafe extern "C" fn e3_tokenizer_decode(
         let ids = if len == 0 { &[][..] } else { std::slice::from_raw_parts(ids, len) };
         let decoded = (*tokenizer).decode(ids, skip_special_tokens).map_err(|e| e.to_string())?;
         *out = Bytes::from(decoded.into_bytes());
+        Ok(())
+    })
+}
+
+/// The character that byte-level tokenizers write for a byte (GPT-2's table, by construction).
+fn byte_of(c: char) -> Option<u8> {
+    let plain = |b: u32| (0x21..=0x7e).contains(&b) || (0xa1..=0xac).contains(&b) || (0xae..=0xff).contains(&b);
+    let code = c as u32;
+    if code < 256 {
+        return plain(code).then_some(code as u8);
+    }
+    // The others follow each other from U+0100 on.
+    (0..256u32).filter(|b| !plain(*b)).nth((code - 256) as usize).map(|b| b as u8)
+}
+
+fn token_bytes(tokenizer: &Tokenizer, id: u32) -> Result<Vec<u8>, String> {
+    let token = tokenizer.id_to_token(id).ok_or_else(|| format!("there is no token {id}"))?;
+    if tokenizer.get_added_vocabulary().simple_id_to_token(id).is_some() {
+        return Ok(token.into_bytes());
+    }
+    if let Some(byte) = token.strip_prefix("<0x").and_then(|t| t.strip_suffix('>')) {
+        if let Ok(byte) = u8::from_str_radix(byte, 16) {
+            return Ok(vec![byte]);
+        }
+    }
+    if matches!(tokenizer.get_decoder(), Some(DecoderWrapper::ByteLevel(_))) {
+        if let Some(bytes) = token.chars().map(byte_of).collect() {
+            return Ok(bytes);
+        }
+    }
+    tokenizer.decode(&[id], false).map(String::into_bytes).map_err(|e| e.to_string())
+}
+
+/// The bytes of one token, which need not be whole characters.
+///
+/// # Safety
+/// As in `model/text.h`.
+#[no_mangle]
+pub unsafe extern "C" fn e3_tokenizer_token_bytes(tokenizer: *const Tokenizer, id: u32, out: *mut Bytes, error: *mut Bytes) -> i32 {
+    guard(error, || {
+        *out = Bytes::from(token_bytes(&*tokenizer, id)?);
         Ok(())
     })
 }
