@@ -48,22 +48,23 @@ void Scheduler::Add(std::unique_ptr<Sequence> sequence) {
 }
 
 void Scheduler::Enter(const Sequence& sequence) {
-  std::optional<int64_t> least;
-  for (const auto& [id, account] : accounts_) {
-    if (account.live > 0) least = least ? std::min(*least, account.service) : account.service;
-  }
-  // Who was away has no claim on the time when it was, and need not be remembered once the others
-  // had as much.
+  // Who was away has no claim on the time when it was, and need not be remembered once others had
+  // as much.
   std::erase_if(accounts_, [&](const auto& entry) {
-    return entry.second.live == 0 && (!least || entry.second.service <= *least);
+    return entry.second.live == 0 && entry.second.service <= share_;
   });
   Account& account = accounts_[sequence.request->account];
-  if (account.live == 0) account.service = std::max(account.service, least.value_or(0));
+  if (account.live == 0) {
+    account.service = std::max(account.service, share_);
+    ++live_accounts_;
+  }
   account.live += Samples(sequence);
 }
 
 void Scheduler::Leave(const Sequence& sequence) {
-  accounts_.at(sequence.request->account).live -= Samples(sequence);
+  Account& account = accounts_.at(sequence.request->account);
+  account.live -= Samples(sequence);
+  if (account.live == 0) --live_accounts_;
 }
 
 // The sequence is going to be destroyed.
@@ -80,7 +81,7 @@ std::deque<std::unique_ptr<Sequence>>* Scheduler::NextQueue() {
   }
   if (draining_) return nullptr;
   std::deque<std::unique_ptr<Sequence>>* best = nullptr;
-  std::tuple<int64_t, bool, int64_t, uint64_t> best_rank;
+  std::tuple<int64_t, bool, double, uint64_t> best_rank;
   for (auto& [id, client] : clients_) {
     if (client.paused) continue;
     for (int64_t priority = 0; priority < 2; ++priority) {
@@ -193,7 +194,9 @@ void Scheduler::ScheduleChunk(Sequence* sequence, int64_t tokens, SchedulerStep*
 void Scheduler::Computed(const ScheduledChunk& chunk) {
   Sequence* s = chunk.sequence;
   s->computed += chunk.tokens;
-  accounts_.at(s->request->account).service += chunk.tokens;
+  const double tokens = static_cast<double>(chunk.tokens);
+  accounts_.at(s->request->account).service += tokens;
+  share_ += tokens / static_cast<double>(live_accounts_);
   while (s->publishable && (s->published + 1) * kKvBlockRows <= s->computed) {
     s->prefix = blocks_.Publish(s->block_table[static_cast<size_t>(s->published)], s->prefix,
                                 s->tokens.data() + s->published * kKvBlockRows);

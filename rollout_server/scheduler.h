@@ -9,9 +9,10 @@
 //
 // Who is admitted: preempted sequences; then training before evaluation, where waiting for
 // aging_steps steps makes up for the difference; among equals the account that had the fewest
-// tokens computed (Sheng et al. 2024, "Fairness in serving large language models": who comes back
-// starts where the least served one is, but not below what it had); then the order of arrival. Who
-// was chosen and does not fit yet is waited for, so that large requests are not overtaken for ever.
+// tokens computed (Sheng et al. 2024, "Fairness in serving large language models"; who comes starts
+// at the share that everyone had by then, as in weighted fair queueing, so that a stream of
+// newcomers does not shut out who waits); then the order of arrival. Who was chosen and does not
+// fit yet is waited for, so that large requests are not overtaken for ever.
 //
 // The sequences of a paused client keep their blocks as long as nobody else needs them, and get no
 // step.
@@ -115,8 +116,8 @@ class Scheduler {
     bool paused = false;
   };
   struct Account {
-    int64_t service = 0;  // tokens computed for it
-    int64_t live = 0;     // sequences, siblings included
+    double service = 0;  // tokens computed for it, from the share that it came with
+    int64_t live = 0;    // sequences, siblings included
   };
 
   bool IsPaused(const Sequence& sequence) const;
@@ -147,7 +148,9 @@ class Scheduler {
   std::vector<std::unique_ptr<Sequence>> running_;
   std::deque<std::unique_ptr<Sequence>> preempted_;  // first to be admitted again at the front
   std::map<uint64_t, Client> clients_;               // that have live sequences, or are paused
-  std::map<uint64_t, Account> accounts_;             // that live, or had more than who does
+  std::map<uint64_t, Account> accounts_;             // that live, or had more than their share
+  int64_t live_accounts_ = 0;
+  double share_ = 0;      // tokens that an account which was always there had
   uint64_t awaited_ = 0;  // arrival of the sequence that was chosen and does not fit yet
   size_t num_waiting_ = 0;
   int64_t reserved_ = 0;

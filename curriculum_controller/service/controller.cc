@@ -347,6 +347,7 @@ absl::Status Controller::RunSteps(const v1::Job& job, uint32_t index, int64_t st
   request.set_first_step(progress->first_step());
   request.set_budget(progress->budget());
   request.set_steps(steps);
+  request.set_term(job.term());
   *request.mutable_training() = job.spec().training();
   request.mutable_training()->MergeFrom(stage.training());
   *request.mutable_sampling() = StageSampling(job.spec(), stage);
@@ -394,6 +395,7 @@ absl::StatusOr<PerformanceCurve> Controller::Evaluate(const v1::Job& job, uint32
   request.mutable_budgets()->Add(budgets.begin(), budgets.end());
   request.set_prompts(measurement.prompts());
   request.set_samples(measurement.samples());
+  request.set_term(job.term());
   *request.mutable_sampling() = StageSampling(job.spec(), stage);
   v1::MeasureReply reply;
   E3_RETURN_IF_ERROR(Retry(job.id(),

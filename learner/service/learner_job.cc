@@ -99,6 +99,7 @@ v1::WeightVersion LearnerJob::Version() const {
   version.set_job(id_);
   version.set_epoch(epoch_);
   version.set_step(steps_done_);
+  version.set_term(term_);
   return version;
 }
 

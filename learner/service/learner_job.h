@@ -51,6 +51,9 @@ class LearnerJob {
   // model's folder.
   absl::StatusOr<std::string> Finish(const v1::FinishJobRequest& request);
 
+  // Of the lease that the next weights are published under.
+  void SetTerm(uint64_t term) { term_ = term; }
+
   const std::string& id() const { return id_; }
   uint64_t steps_done() const { return steps_done_; }
   // The step of the newest checkpoint written or opened.
@@ -97,7 +100,7 @@ class LearnerJob {
   std::unique_ptr<PromptEncoder> encoder_;
   std::unique_ptr<Trainer> trainer_;
   std::map<std::string, std::vector<EncodedProblem>> problems_;
-  uint64_t epoch_ = 0;
+  uint64_t epoch_ = 0, term_ = 0;
   uint64_t steps_done_ = 0;
   uint64_t checkpointed_ = 0;
   bool consistent_ = true;

@@ -38,15 +38,21 @@ std::unique_lock<std::timed_mutex> LearnerService::Turn(grpc::ServerContext* con
   return lock;
 }
 
-absl::StatusOr<LearnerJob*> LearnerService::Open(const std::string& job_id,
-                                                 const v1::JobSpec& spec) {
+absl::StatusOr<LearnerJob*> LearnerService::Open(const std::string& job_id, const v1::JobSpec& spec,
+                                                 uint64_t term) {
   if (job_id.empty() || !RE2::FullMatch(job_id, "[A-Za-z0-9][A-Za-z0-9_.-]*"))
     return absl::InvalidArgumentError(absl::StrCat("'", job_id, "' is no job id"));
+  if (term > 0 && term < term_) {
+    return absl::FailedPreconditionError(absl::StrCat("the lease of job ", job_id, " (term ", term,
+                                                      ") was followed by term ", term_));
+  }
+  term_ = std::max(term_, term);
   // A job whose step was interrupted half-way goes back to its last checkpoint.
   if (job_ == nullptr || job_->id() != job_id || !job_->consistent()) {
     job_.reset();
     E3_ASSIGN_OR_RETURN(job_, LearnerJob::Open(environment_, job_id, spec));
   }
+  job_->SetTerm(term_);
   return job_.get();
 }
 
@@ -60,7 +66,7 @@ grpc::Status LearnerService::RunStage(grpc::ServerContext* context,
   if (request->stage() >= static_cast<uint32_t>(request->spec().curriculum().stages_size())) {
     return grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "the job has no such stage");
   }
-  absl::StatusOr<LearnerJob*> opened = Open(request->job_id(), request->spec());
+  absl::StatusOr<LearnerJob*> opened = Open(request->job_id(), request->spec(), request->term());
   if (!opened.ok()) return ToGrpc(opened.status());
   LearnerJob& job = **opened;
   const uint64_t target = request->first_step() + static_cast<uint64_t>(request->steps());
@@ -140,7 +146,7 @@ grpc::Status LearnerService::Measure(grpc::ServerContext* context,
   }
   std::unique_lock<std::timed_mutex> lock = Turn(context);
   if (!lock) return grpc::Status(grpc::StatusCode::UNAVAILABLE, "ended while waiting for its turn");
-  absl::StatusOr<LearnerJob*> job = Open(request->job_id(), request->spec());
+  absl::StatusOr<LearnerJob*> job = Open(request->job_id(), request->spec(), request->term());
   if (!job.ok()) return ToGrpc(job.status());
   absl::StatusOr<v1::MeasureReply> measured =
       (*job)->Measure(*request, [&] { return context->IsCancelled() || draining_.load(); });
@@ -154,7 +160,7 @@ grpc::Status LearnerService::FinishJob(grpc::ServerContext* context,
                                        v1::FinishJobReply* reply) {
   std::unique_lock<std::timed_mutex> lock = Turn(context);
   if (!lock) return grpc::Status(grpc::StatusCode::UNAVAILABLE, "ended while waiting for its turn");
-  absl::StatusOr<LearnerJob*> job = Open(request->job_id(), request->spec());
+  absl::StatusOr<LearnerJob*> job = Open(request->job_id(), request->spec(), 0);
   if (!job.ok()) return ToGrpc(job.status());
   absl::StatusOr<std::string> model = (*job)->Finish(*request);
   if (!model.ok()) return ToGrpc(model.status());

@@ -28,7 +28,9 @@ class LearnerService final : public v1::Learner::Service {
 
  private:
   // The job, opened when it is not the one at hand. Called with the mutex held.
-  absl::StatusOr<LearnerJob*> Open(const std::string& job_id, const v1::JobSpec& spec);
+  // `term` of the job's lease; 0: whatever it is.
+  absl::StatusOr<LearnerJob*> Open(const std::string& job_id, const v1::JobSpec& spec,
+                                   uint64_t term);
 
   // The lock, when it is this call's turn; not locked when its client has left or the server
   // drains.
@@ -38,6 +40,7 @@ class LearnerService final : public v1::Learner::Service {
   // One call at a time: a new one waits until the one before has noticed that its client is gone.
   std::timed_mutex mutex_;
   std::unique_ptr<LearnerJob> job_;
+  uint64_t term_ = 0;  // the highest seen
   std::atomic<bool> draining_{false};
 };
 

@@ -123,6 +123,7 @@ absl::Status RolloutPool::EnsureWeights(Server& server) {
     v1::LoadModelRequest request;
     request.set_path(weights_.model_path);
     request.mutable_version()->set_job(weights_.version.job());
+    request.mutable_version()->set_term(weights_.version.term());
     v1::LoadModelReply reply;
     E3_RETURN_IF_ERROR(FromGrpc(server.weights->LoadModel(&context, request, &reply)));
   }

@@ -159,9 +159,12 @@ void EngineThread::WaitIdle(const RolloutSink* sink, const std::function<bool()>
 
 // --- weights ---
 
-void EngineThread::SetModel(std::unique_ptr<ServedModel> model, const std::string& path,
-                            const v1::WeightVersion& version) {
+absl::Status EngineThread::SetModel(std::unique_ptr<ServedModel> model, const std::string& path,
+                                    const v1::WeightVersion& version) {
+  absl::Status status;
   Execute([&] {
+    status = CheckTerm(version);
+    if (!status.ok()) return;
     for (const auto& [id, live] : live_) {
       clients_.at(live.client)
           .sink->OnFailure(live.client_id, absl::AbortedError("the server loaded another model"));
@@ -195,14 +198,26 @@ void EngineThread::SetModel(std::unique_ptr<ServedModel> model, const std::strin
     encoder_ = model_->encoder();
     eos_token_ids_ = limits.eos_token_ids;
   });
+  return status;
+}
+
+absl::Status EngineThread::CheckTerm(const v1::WeightVersion& version) const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  const v1::WeightVersion& held = status_.weights();
+  if (version.term() >= held.term()) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat("job ", held.job(), " has this server, with term ", held.term(), "; ",
+                   VersionName(version), " is of term ", version.term(), ", which is over"));
 }
 
 absl::Status EngineThread::CheckVersion(const v1::WeightVersion& version) const {
+  if (absl::Status status = CheckTerm(version); !status.ok()) return status;
   std::lock_guard<std::mutex> lock(mutex_);
   const v1::WeightVersion& held = status_.weights();
   if (status_.model().empty())
     return absl::FailedPreconditionError("the server has no model yet (call LoadModel first)");
-  // Another job takes over: at most one has the pool, which the job service sees to.
+  // Another job takes over. At most one has the pool: the job service sees to it, and the term
+  // holds off the learner of one that had it.
   if (held.job() != version.job()) return absl::OkStatus();
   auto order = [](const v1::WeightVersion& v) { return std::pair(v.epoch(), v.step()); };
   if (order(version) == order(held))

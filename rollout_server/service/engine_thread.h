@@ -68,17 +68,20 @@ class EngineThread {
   void WaitIdle(const RolloutSink* sink, const std::function<bool()>& give_up);
 
   // Replaces the model between two steps; requests in progress fail with Aborted.
-  void SetModel(std::unique_ptr<ServedModel> model, const std::string& path,
-                const v1::WeightVersion& version);
+  // FailedPrecondition when `version` is of a lower term than the one held.
+  absl::Status SetModel(std::unique_ptr<ServedModel> model, const std::string& path,
+                        const v1::WeightVersion& version);
   // Replaces the weights between two steps; `running` says what becomes of rollouts in progress.
   // `parameters` are the model's slots one behind the other. Returns after the switch.
-  // FailedPrecondition when the version is not above the one held or there is no model; Aborted
+  // FailedPrecondition when the version is not above the one held, or there is no model; Aborted
   // when another switch or model came in between; Cancelled when `give_up` (asked ten times a
   // second) said so before the switch, whose weights then never serve.
   absl::Status SetParameters(std::vector<float> parameters, const v1::WeightVersion& version,
                              v1::RunningPolicy running, const std::function<bool()>& give_up);
   // FailedPrecondition, AlreadyExists or OK: whether `version` may follow the one held.
   absl::Status CheckVersion(const v1::WeightVersion& version) const;
+  // FailedPrecondition when a later term has this server.
+  absl::Status CheckTerm(const v1::WeightVersion& version) const;
 
   v1::RolloutStatus Status() const;
   // The slots of the model; empty when there is none.

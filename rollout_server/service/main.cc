@@ -76,7 +76,7 @@ int main(int argc, char** argv) {
       e3::Log("error", "cannot load the model", {{"error", std::string(model.status().message())}});
       return 1;
     }
-    engine.SetModel(*std::move(model), model_path, {});
+    (void)engine.SetModel(*std::move(model), model_path, {});  // nothing is held that it is below
   }
   std::unique_ptr<e3::OpenAiDoor> door;
   if (!http.empty()) {

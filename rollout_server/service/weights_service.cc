@@ -118,9 +118,12 @@ grpc::Status WeightsService::LoadModel(grpc::ServerContext*, const v1::LoadModel
                                        v1::LoadModelReply* reply) {
   std::unique_lock<std::mutex> lock(upload_mutex_, std::try_to_lock);
   if (!lock) return grpc::Status(grpc::StatusCode::ABORTED, "another upload is in progress");
+  if (absl::Status status = engine_->CheckTerm(request->version()); !status.ok())
+    return ToGrpc(status);
   absl::StatusOr<std::unique_ptr<ServedModel>> model = load_(request->path());
   if (!model.ok()) return ToGrpc(model.status());
-  engine_->SetModel(*std::move(model), request->path(), request->version());
+  absl::Status status = engine_->SetModel(*std::move(model), request->path(), request->version());
+  if (!status.ok()) return ToGrpc(status);
   Log("info", "model loaded", {{"model", request->path()}, {"job", request->version().job()}});
   *reply->mutable_version() = request->version();
   return grpc::Status::OK;

@@ -204,9 +204,15 @@ grpc::Status JobService::LeaseJob(grpc::ServerContext*, const v1::LeaseJobReques
   }
   if (next == nullptr) return grpc::Status::OK;
   v1::Job job = *next;
-  if (job.state() == v1::JOB_STATE_QUEUED) {
+  const bool starts = job.state() == v1::JOB_STATE_QUEUED;
+  if (starts) {
     job.set_state(v1::JOB_STATE_RUNNING);
     job.set_started_at_ms(NowMs());
+  }
+  if (starts || leases_[job.id()].holder != request->holder()) {
+    uint64_t highest = 0;
+    for (const auto& [id, other] : jobs_) highest = std::max(highest, other.term());
+    job.set_term(highest + 1);
     if (absl::Status status = Save(job); !status.ok()) return ToGrpc(status);
   }
   leases_[job.id()] = {request->holder(), Clock::now() + Duration(request->duration())};

@@ -15,6 +15,7 @@ struct GenerateOptions {
   double temperature = 1, top_p = 1, min_p = 0;
   int64_t top_k = 0;
   uint64_t seed = 0;
+  std::string device = "cpu";
   int threads = 0;
   int64_t kv_cache_mib = 1024;
   int64_t max_sequences = 256;

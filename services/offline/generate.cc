@@ -3,6 +3,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "model/device.h"
 #include "model/transformer.h"
 #include "rollout_server/engine.h"
 #include "rollout_server/transformer_runner.h"
@@ -48,7 +49,8 @@ absl::Status Print(const Pending& pending, const Tokenizer& tokenizer, JsonlWrit
 
 absl::Status RunGenerate(const GenerateOptions& o) {
   SetThreads(o.threads);
-  E3_ASSIGN_OR_RETURN(std::unique_ptr<Transformer> model, Transformer::Load(o.model));
+  E3_ASSIGN_OR_RETURN(c10::Device device, ParseDevice(o.device));
+  E3_ASSIGN_OR_RETURN(std::unique_ptr<Transformer> model, Transformer::Load(o.model, device));
   E3_ASSIGN_OR_RETURN(std::unique_ptr<PromptEncoder> encoder, PromptEncoder::Load(o.model));
   E3_ASSIGN_OR_RETURN(std::unique_ptr<JsonlReader> reader, JsonlReader::Open(o.in));
   E3_ASSIGN_OR_RETURN(std::unique_ptr<JsonlWriter> writer, JsonlWriter::Open(o.out, o.in));
@@ -108,6 +110,10 @@ absl::Status RunGenerate(const GenerateOptions& o) {
         sample.tokens.push_back(token.token);
         sample.logprobs.push_back(token.logprob);
         ++tokens;
+      }
+      if (output.finish == Finish::kBroken) {
+        return absl::DataLossError(
+            absl::StrCat("the logits of ", o.model, " are not finite; the model is broken"));
       }
       sample.finish = output.finish;
       if (output.finish != Finish::kNone) --p.unfinished;

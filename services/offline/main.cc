@@ -59,6 +59,8 @@ int main(int argc, char** argv) {
       ->capture_default_str();
   generate_command->add_option("--seed", generate.seed, "Same seed, same samples")
       ->capture_default_str();
+  generate_command->add_option("--device", generate.device, "cpu, cuda or cuda:N")
+      ->capture_default_str();
   generate_command->add_option("--threads", generate.threads, "0: one a core")
       ->capture_default_str();
   generate_command->add_option("--kv-cache-mib", generate.kv_cache_mib, "Memory of the KV cache")

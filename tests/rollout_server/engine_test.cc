@@ -260,6 +260,32 @@ TEST_CASE("who comes back again and again gets a share, not more") {
   CHECK(standing >= 17);
 }
 
+TEST_CASE("a stream of newcomers does not shut out who waits") {
+  HashingRunner runner(400);
+  Engine engine(Limits(400, 1), &runner);
+  for (uint64_t id = 1; id <= 40; ++id) {
+    RolloutRequest r = OfLength(id, 10, 10);
+    r.account = r.client = 1;
+    REQUIRE(engine.Add(r).ok());
+  }
+  uint64_t next = 101;
+  auto newcomer = [&] {
+    RolloutRequest r = OfLength(next, 10, 10);
+    r.account = r.client = next++;
+    REQUIRE(engine.Add(r).ok());
+  };
+  newcomer();
+  newcomer();  // two wait at any time
+  int standing = 0;
+  while (next < 161) {
+    for (const SampleOutput& o : engine.Step()) {
+      if (o.finish == Finish::kNone) continue;
+      o.request_id > 100 ? newcomer() : (void)++standing;
+    }
+  }
+  CHECK(standing >= 25);  // a third of all would be 30
+}
+
 TEST_CASE("a request that needs much of the cache is not overtaken for ever") {
   HashingRunner runner(40);
   Engine engine(Limits(40, 16), &runner);

@@ -47,7 +47,8 @@ std::unique_ptr<EngineThread> Serve(int32_t blocks) {
   auto engine = std::make_unique<EngineThread>(options);
   v1::WeightVersion version;
   version.set_job("j");
-  engine->SetModel(std::make_unique<HashingModel>(blocks), "hashing", version);
+  Must(engine->SetModel(std::make_unique<HashingModel>(blocks), "hashing", version).ok(),
+       "a model");
   return engine;
 }
 
@@ -283,6 +284,20 @@ TEST_CASE("what becomes of running rollouts when the weights change") {
     CHECK(absl::IsAborted(
         engine->SetParameters({1, 2, 3}, Version(4), v1::RUNNING_POLICY_CONTINUE, never)));
     CHECK(engine->Status().weights().step() == 3);
+  }
+  SECTION("the learner of a job that lost the server cannot write over the next one's weights") {
+    v1::WeightVersion next = Version(1), left_behind = Version(9);
+    next.set_job("next");
+    next.set_term(2);
+    left_behind.set_term(1);
+    auto upload = [&](const v1::WeightVersion& v) {
+      return engine->SetParameters({1, 2, 3, 4}, v, v1::RUNNING_POLICY_CONTINUE, never);
+    };
+    REQUIRE(upload(next).ok());
+    CHECK(absl::IsFailedPrecondition(upload(left_behind)));
+    CHECK(absl::IsFailedPrecondition(
+        engine->SetModel(std::make_unique<HashingModel>(8), "hashing", left_behind)));
+    CHECK(engine->Status().weights().job() == "next");
   }
 }
 

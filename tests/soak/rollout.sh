@@ -13,5 +13,5 @@ for _ in $(seq 100); do
   curl -sf 127.0.0.1:7972/health > /dev/null && break
   sleep 0.1
 done
-build/bin/rollout_soak 127.0.0.1:7970 "$server" "$model" "$seconds" "$clients"
+build/bin/rollout_soak 127.0.0.1:7970 7972 "$server" "$model" "$seconds" "$clients"
 curl -s 127.0.0.1:7971/metrics | grep -E '^e3_rollout_(preemptions|prefix_hit|forced|sessions|tokens).*total' || true
