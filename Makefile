@@ -5,7 +5,7 @@ JOBS ?= $(shell nproc)
 # Tests run side by side on the same cores.
 test asan tsan: export OMP_WAIT_POLICY := passive
 
-.PHONY: help setup build demo test asan tsan fuzz format lint bench-reward bench-rollout soak build-cuda smollm2 kill-default k8s-check clean
+.PHONY: help setup build demo test asan tsan fuzz format lint bench-reward bench-rollout bench-learner soak build-cuda smollm2 kill-default k8s-check clean
 
 help:  ## Show this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,6 +59,12 @@ bench-rollout: build  ## The rollout engine against transformers, llama.cpp and 
 	@[ -f .deps/models/smollm2/model.safetensors ] || .deps/parity/bin/python deploy/models/convert_smollm2.py .deps/models/smollm2
 	@cmake --build $(BUILD) -j $(JOBS) --target bench_rollout
 	@python3 bench/rollout/run.py
+
+bench-learner: build  ## The learner's update against transformers + AdamW and the matrix products alone (about three minutes)
+	@deploy/setup/test_tools.sh
+	@[ -f .deps/models/smollm2/model.safetensors ] || .deps/parity/bin/python deploy/models/convert_smollm2.py .deps/models/smollm2
+	@cmake --build $(BUILD) -j $(JOBS) --target bench_learner
+	@python3 bench/learner/run.py
 
 SOAK_SECONDS ?= 1200
 soak: build  ## A rollout server under 64 clients that cancel, vanish and read slowly, for SOAK_SECONDS (1200)

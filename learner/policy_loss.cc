@@ -27,29 +27,54 @@ at::Tensor TokenPolicyLoss(const at::Tensor& logprobs, const at::Tensor& old_log
   return at::where(advantages < 0, at::minimum(loss, -advantages * o.dual_clip), loss);
 }
 
-at::Tensor TokenKl(const at::Tensor& logprobs, const at::Tensor& ref_logprobs) {
+at::Tensor TokenKl(const at::Tensor& logprobs, const at::Tensor& ref_logprobs,
+                   KlEstimator estimator) {
   at::Tensor k = at::clamp(ref_logprobs - logprobs, -20, 20);
+  switch (estimator) {
+    case KlEstimator::kK1:
+      return -k;
+    case KlEstimator::kK2:
+      return k * k / 2;
+    case KlEstimator::kK3:
+      break;
+  }
   return at::clamp(at::exp(k) - k - 1, -10, 10);
 }
 
-PolicyLoss ComputePolicyLoss(const PolicyTokens& t, const PolicyDenominators& denominators,
-                             const PolicyLossOptions& o) {
+void MiniBatchCounts::Add(double n, double advantage) {
+  if (n == 0) return;
+  tokens += n;
+  sequences += 1;
+  if (advantage <= 0) return;
+  positive_tokens += n;
+  positive_sequences += 1;
+}
+
+double TokenWeight(const MiniBatchCounts& counts, const Aggregation& aggregation, double tokens) {
+  return aggregation.sequence_mean ? 1 / (counts.sequences * tokens) : 1 / counts.tokens;
+}
+
+double PolicyTokenWeight(const MiniBatchCounts& counts, const Aggregation& aggregation,
+                         double tokens, double advantage) {
+  if (!aggregation.mask_negative) return TokenWeight(counts, aggregation, tokens);
+  if (advantage <= 0) return 0;
+  return aggregation.sequence_mean ? 1 / (counts.positive_sequences * tokens)
+                                   : 1 / counts.positive_tokens;
+}
+
+PolicyLoss ComputePolicyLoss(const PolicyTokens& t, const PolicyLossOptions& o) {
   PolicyLoss result;
-  at::Tensor token_loss = TokenPolicyLoss(t.logprobs, t.old_logprobs, t.advantages, o);
-  if (o.mask_negative) token_loss = at::where(t.advantages > 0, token_loss, 0.0);
-  at::Tensor policy = token_loss.sum();
-  result.loss = policy / (o.mask_negative ? denominators.positive_tokens : denominators.all_tokens);
-  result.policy = policy.item<float>();
+  result.loss =
+      (TokenPolicyLoss(t.logprobs, t.old_logprobs, t.advantages, o) * t.policy_weights).sum();
   if (t.ref_logprobs.defined()) {
-    at::Tensor kl = TokenKl(t.logprobs, t.ref_logprobs).sum();
-    result.kl = kl.item<float>();
-    if (o.kl_coef != 0) result.loss = result.loss + kl * (o.kl_coef / denominators.all_tokens);
+    at::Tensor kl = TokenKl(t.logprobs, t.ref_logprobs, o.kl_estimator);
+    result.kl = kl.sum().item<float>();
+    if (o.kl_coef != 0) result.loss = result.loss + (kl * t.weights).sum() * o.kl_coef;
   }
   if (t.entropies.defined()) {
-    at::Tensor entropy = t.entropies.sum();
-    result.entropy = entropy.item<float>();
+    result.entropy = t.entropies.sum().item<float>();
     if (o.entropy_coef != 0)
-      result.loss = result.loss - entropy * (o.entropy_coef / denominators.all_tokens);
+      result.loss = result.loss - (t.entropies * t.weights).sum() * o.entropy_coef;
   }
   at::Tensor ratio = Ratio(t.logprobs.detach(), t.old_logprobs);
   result.ratio = ratio.sum().item<float>();

@@ -5,10 +5,10 @@
 //   ρ = exp(clamp(logp - logp_old, ±20))
 //   L = max(-A ρ, -A clamp(ρ, 1 - clip_low, 1 + clip_high));  where A < 0 also L = min(L, -A
 //   dual_clip)
-// Token losses are averaged over all tokens of the mini-batch. GRPOMask (Section 5, App. G.3) keeps
-// only tokens with A > 0, and averages over just those. KL to the reference is k3 = clamp(e^k - k -
-// 1, ±10) with k = clamp(logp_ref - logp, ±20) (Schulman 2020), and entropy a bonus; both are
-// averaged over all tokens.
+// Token losses are averaged over the whole mini-batch: each token has a weight, and the weights of
+// a mini-batch (all micro-batches, all ranks) sum to 1. GRPOMask (Section 5, App. G.3) gives tokens
+// with A <= 0 no weight in the policy loss. KL to the reference (Schulman 2020) and the entropy
+// bonus are averaged over all tokens.
 #ifndef E3_LEARNER_POLICY_LOSS_H_
 #define E3_LEARNER_POLICY_LOSS_H_
 
@@ -17,13 +17,21 @@
 
 namespace e3 {
 
+enum class KlEstimator { kK1, kK2, kK3 };
+
 struct PolicyLossOptions {
   double clip_low = 0.2;
   double clip_high = 0.2;
   double dual_clip = 3;
   double kl_coef = 0;
+  KlEstimator kl_estimator = KlEstimator::kK3;
   double entropy_coef = 0;
-  bool mask_negative = false;
+};
+
+// How tokens of a mini-batch are weighted.
+struct Aggregation {
+  bool mask_negative = false;  // GRPOMask
+  bool sequence_mean = false;  // every response counts the same; else every token
 };
 
 // What a token contributes; all fp32 [T].
@@ -33,31 +41,40 @@ struct PolicyTokens {
   at::Tensor old_logprobs;
   at::Tensor ref_logprobs;  // undefined when kl_coef is 0
   at::Tensor advantages;
+  at::Tensor weights;         // of KL and entropy
+  at::Tensor policy_weights;  // of the policy loss
 };
 
-// Token counts of the whole mini-batch (all micro-batches, all ranks), so that sums over its parts
-// add up to its mean.
-struct PolicyDenominators {
-  double all_tokens = 1;
-  double positive_tokens = 1;  // with A > 0
+// What the weights are made of: counts over the whole mini-batch, not over a part of it.
+struct MiniBatchCounts {
+  double tokens = 0, positive_tokens = 0;        // with A > 0
+  double sequences = 0, positive_sequences = 0;  // that have tokens
+
+  // One response of `tokens` trained tokens.
+  void Add(double tokens, double advantage);
 };
+// The weights of each token of a response of `tokens` trained tokens.
+double TokenWeight(const MiniBatchCounts& counts, const Aggregation& aggregation, double tokens);
+double PolicyTokenWeight(const MiniBatchCounts& counts, const Aggregation& aggregation,
+                         double tokens, double advantage);
 
 struct PolicyLoss {
   at::Tensor
       loss;  // scalar; backward() on the sum over micro-batches is the gradient of the mini-batch
   // Sums over tokens, for statistics.
-  double policy = 0, kl = 0, entropy = 0, ratio = 0;
+  double kl = 0, entropy = 0, ratio = 0;
   double clipped_low = 0, clipped_high = 0, clipped_dual = 0;
 };
 
 // The policy loss of every token, [T].
 at::Tensor TokenPolicyLoss(const at::Tensor& logprobs, const at::Tensor& old_logprobs,
                            const at::Tensor& advantages, const PolicyLossOptions& options);
-// The k3 estimate of KL(policy || reference) of every token, [T].
-at::Tensor TokenKl(const at::Tensor& logprobs, const at::Tensor& ref_logprobs);
+// The estimate of KL(policy || reference) of every token, [T]: with k = clamp(logp_ref - logp,
+// ±20), -k, k² / 2, or clamp(e^k - k - 1, ±10).
+at::Tensor TokenKl(const at::Tensor& logprobs, const at::Tensor& ref_logprobs,
+                   KlEstimator estimator);
 
-PolicyLoss ComputePolicyLoss(const PolicyTokens& tokens, const PolicyDenominators& denominators,
-                             const PolicyLossOptions& options);
+PolicyLoss ComputePolicyLoss(const PolicyTokens& tokens, const PolicyLossOptions& options);
 
 }  // namespace e3
 

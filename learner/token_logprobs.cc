@@ -7,6 +7,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
+#include <memory>
 #include <vector>
 
 #include "model/log_softmax.h"
@@ -94,11 +95,12 @@ TokenLogprobs ComputeTokenLogprobs(const at::Tensor& hidden, const Projection& l
 }
 
 TokenLogprobs ForwardLogprobs(const Transformer& model, const PackedBatch& batch,
-                              double temperature) {
-  PackedCausalAttention attention(batch.offsets);
+                              double temperature, bool recompute) {
+  auto attention = std::make_shared<PackedCausalAttention>(batch.offsets);
   // Autograd keeps the ids, so they are copied.
-  at::Tensor hidden =
-      model.Hidden(View(batch.token_ids).clone(), View(batch.positions).clone(), attention);
+  at::Tensor ids = View(batch.token_ids).clone(), positions = View(batch.positions).clone();
+  at::Tensor hidden = recompute ? model.RecomputedHidden(ids, positions, attention)
+                                : model.Hidden(ids, positions, *attention);
   return ComputeTokenLogprobs(at::index_select(hidden, 0, View(batch.predicting_rows).clone()),
                               model.lm_head(), View(batch.targets).clone(), temperature);
 }

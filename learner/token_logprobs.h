@@ -22,8 +22,9 @@ TokenLogprobs ComputeTokenLogprobs(const at::Tensor& hidden, const Projection& l
                                    const at::Tensor& targets, double temperature);
 
 // The model's log-probabilities of every response token of a packed batch, in its order.
+// `recompute`: the backward pass computes the layers again (Transformer::RecomputedHidden).
 TokenLogprobs ForwardLogprobs(const Transformer& model, const PackedBatch& batch,
-                              double temperature);
+                              double temperature, bool recompute = false);
 
 }  // namespace e3
 

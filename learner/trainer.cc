@@ -46,39 +46,46 @@ UpdateStatistics Trainer::Update(const std::vector<const TrainingRollout*>& all_
   options.clip_high = training.clip_high();
   options.dual_clip = training.dual_clip();
   options.kl_coef = training.kl_coef();
+  options.kl_estimator = training.kl_estimator() == v1::KL_ESTIMATOR_K1   ? KlEstimator::kK1
+                         : training.kl_estimator() == v1::KL_ESTIMATOR_K2 ? KlEstimator::kK2
+                                                                          : KlEstimator::kK3;
   options.entropy_coef = training.entropy_coef();
-  options.mask_negative = training.advantage_mask() == v1::ADVANTAGE_MASK_NEGATIVE;
+  const Aggregation aggregation{training.advantage_mask() == v1::ADVANTAGE_MASK_NEGATIVE,
+                                training.loss_aggregation() == v1::LOSS_AGGREGATION_SEQUENCE_MEAN};
 
-  // The denominators count every token of the mini-batch, also of rollouts that carry no gradient.
-  PolicyDenominators denominators{0, 0};
+  // Every token of the mini-batch counts, also of rollouts that carry no gradient.
+  MiniBatchCounts counts;
   std::vector<const TrainingRollout*> rollouts;
   std::vector<int64_t> lengths;
   const bool only_policy = options.kl_coef == 0 && options.entropy_coef == 0;
   for (const TrainingRollout* rollout : all_rollouts) {
-    const double tokens = static_cast<double>(rollout->sequence.trained_tokens());
-    denominators.all_tokens += tokens;
-    if (rollout->advantage > 0) denominators.positive_tokens += tokens;
-    bool no_gradient = rollout->advantage == 0 || (options.mask_negative && rollout->advantage < 0);
+    counts.Add(static_cast<double>(rollout->sequence.trained_tokens()), rollout->advantage);
+    const bool no_gradient =
+        rollout->advantage == 0 || (aggregation.mask_negative && rollout->advantage < 0);
     if (only_policy && no_gradient) continue;
     rollouts.push_back(rollout);
     lengths.push_back(rollout->sequence.length());
   }
-  denominators.positive_tokens = std::max(denominators.positive_tokens, 1.0);
 
   UpdateStatistics statistics;
   policy_->ZeroGradients();
   size_t begin = 0;
   for (size_t end : MicroBatches(lengths, training.micro_batch_tokens())) {
     std::vector<const TrainingSequence*> sequences;
-    std::vector<float> old_logprobs, advantages;
+    std::vector<float> old_logprobs, advantages, weights, policy_weights;
     for (size_t i = begin; i < end; ++i) {
       const TrainingRollout& r = *rollouts[i];
       sequences.push_back(&r.sequence);
       for (size_t k = 0; k < r.old_logprobs.size(); ++k) {
         if (!r.sequence.IsForced(k)) old_logprobs.push_back(r.old_logprobs[k]);
       }
-      advantages.insert(advantages.end(), static_cast<size_t>(r.sequence.trained_tokens()),
-                        static_cast<float>(r.advantage));
+      const double tokens = static_cast<double>(r.sequence.trained_tokens());
+      auto each = [&](std::vector<float>& values, double value) {
+        values.resize(values.size() + static_cast<size_t>(tokens), static_cast<float>(value));
+      };
+      each(advantages, r.advantage);
+      each(weights, TokenWeight(counts, aggregation, tokens));
+      each(policy_weights, PolicyTokenWeight(counts, aggregation, tokens, r.advantage));
     }
     begin = end;
     const int64_t n = static_cast<int64_t>(old_logprobs.size());
@@ -87,6 +94,8 @@ UpdateStatistics Trainer::Update(const std::vector<const TrainingRollout*>& all_
     PolicyTokens tokens;
     tokens.old_logprobs = at::from_blob(old_logprobs.data(), {n}, at::kFloat);
     tokens.advantages = at::from_blob(advantages.data(), {n}, at::kFloat);
+    tokens.weights = at::from_blob(weights.data(), {n}, at::kFloat);
+    tokens.policy_weights = at::from_blob(policy_weights.data(), {n}, at::kFloat);
     if (options.kl_coef != 0) {
       at::NoGradGuard no_grad;
       if (reference_ == nullptr) {
@@ -97,10 +106,11 @@ UpdateStatistics Trainer::Update(const std::vector<const TrainingRollout*>& all_
       }
       tokens.ref_logprobs = ForwardLogprobs(*reference_, batch, temperature).logprobs;
     }
-    TokenLogprobs forward = ForwardLogprobs(*policy_, batch, temperature);
+    TokenLogprobs forward =
+        ForwardLogprobs(*policy_, batch, temperature, training.recompute_activations());
     tokens.logprobs = forward.logprobs;
     tokens.entropies = options.entropy_coef != 0 ? forward.entropies : forward.entropies.detach();
-    PolicyLoss loss = ComputePolicyLoss(tokens, denominators, options);
+    PolicyLoss loss = ComputePolicyLoss(tokens, options);
     loss.loss.backward();
 
     at::Tensor difference = at::abs(tokens.logprobs.detach() - tokens.old_logprobs);

@@ -261,57 +261,144 @@ void AttendRowsImpl(const HeadShape& shape, const std::vector<QueryRow>& rows) {
   }
 }
 
+// --- gradients ---
+
+// Query rows whose gradients are computed together.
+constexpr int kTileRows = 4;
+
+// A block of 16 keys and values of one head, in the layouts that the products want; zeros where the
+// sequence has no key. And the sums of their gradients.
+struct GradientBlock {
+  std::vector<float> keys, keys_t, values_t, d_keys, d_values;  // [16][dim], _t: [dim][16]
+};
+
+// One query row and head.
+struct GradientRow {
+  const float* query;
+  const float* d_out;
+  float* d_query;
+  float lse, delta;
+  int64_t visible;  // keys of the block that the row attends to
+};
+
+// out[r][0 … 16) = rows[r] . each of 16 columns of `block` [dim][16].
+template <int kRows>
+inline void BlockDots(const float* const* rows, const float* block, int64_t dim,
+                      float (*out)[kKvBlockRows]) {
+  Vec low[kRows], high[kRows];
+  for (int r = 0; r < kRows; ++r) low[r] = high[r] = Splat(0);
+  for (int64_t d = 0; d < dim; ++d) {
+    const Vec a = Load(block + d * kKvBlockRows), b = Load(block + d * kKvBlockRows + kLanes);
+    for (int r = 0; r < kRows; ++r) {
+      const Vec x = Splat(rows[r][d]);
+      low[r] += x * a;
+      high[r] += x * b;
+    }
+  }
+  for (int r = 0; r < kRows; ++r) {
+    Store(out[r], low[r]);
+    Store(out[r] + kLanes, high[r]);
+  }
+}
+
+// What a tile of rows adds to the gradients of a block, and the block to those of the rows.
+template <int kVecs, int kRows>
+void AddTileGradients(const GradientRow* rows, int64_t dim, float scale, GradientBlock& block) {
+  const float *query[kRows], *d_out[kRows];
+  for (int r = 0; r < kRows; ++r) {
+    query[r] = rows[r].query;
+    d_out[r] = rows[r].d_out;
+  }
+  float p[kRows][kKvBlockRows], ds[kRows][kKvBlockRows];
+  BlockDots<kRows>(query, block.keys_t.data(), dim, p);
+  BlockDots<kRows>(d_out, block.values_t.data(), dim, ds);
+  for (int r = 0; r < kRows; ++r) {
+    for (int64_t k = rows[r].visible; k < kKvBlockRows; ++k) p[r][k] = -INFINITY;
+    for (int64_t k = 0; k < kKvBlockRows; k += kLanes) {
+      const Vec score = Load(p[r] + k);
+      Vec e = Exp(score * Splat(scale) - Splat(rows[r].lse));
+      e = score == Splat(-INFINITY) ? Splat(0) : e;
+      Store(p[r] + k, e);
+      Store(ds[r] + k, e * (Load(ds[r] + k) - Splat(rows[r].delta)) * Splat(scale));
+    }
+    AddValues<kVecs>(ds[r], block.keys.data(), kKvBlockRows, dim, rows[r].d_query);
+  }
+  const int64_t vecs = kVecs > 0 ? kVecs : dim / kLanes;
+  for (int64_t k = 0; k < kKvBlockRows; ++k) {
+    float* d_key = block.d_keys.data() + k * dim;
+    float* d_value = block.d_values.data() + k * dim;
+    for (int64_t v = 0; v < vecs * kLanes; v += kLanes) {
+      Vec key = Load(d_key + v), value = Load(d_value + v);
+      for (int r = 0; r < kRows; ++r) {
+        key += Splat(ds[r][k]) * Load(query[r] + v);
+        value += Splat(p[r][k]) * Load(d_out[r] + v);
+      }
+      Store(d_key + v, key);
+      Store(d_value + v, value);
+    }
+  }
+}
+
 template <int kVecs>
 void AttendBackwardImpl(const HeadShape& shape, const std::vector<int64_t>& offsets,
                         const float* query, const float* keys, const float* values,
                         const float* out, const float* lse, const float* d_out, float* d_query,
                         float* d_keys, float* d_values) {
-  const int64_t dim = shape.head_dim, vecs = dim / kLanes;
-  const int64_t group = shape.num_heads / shape.num_kv_heads;
+  const int64_t dim = shape.head_dim, group = shape.num_heads / shape.num_kv_heads;
   const int64_t q_stride = shape.num_heads * dim, kv_stride = shape.num_kv_heads * dim;
   const int64_t sequences = static_cast<int64_t>(offsets.size()) - 1;
   const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
 
 #pragma omp parallel
   {
-    std::vector<float> p, dp;
+    const size_t block_floats = static_cast<size_t>(kKvBlockRows * dim);
+    GradientBlock block{std::vector<float>(block_floats),
+                        std::vector<float>(block_floats),
+                        std::vector<float>(block_floats),
+                        {},
+                        {}};
+    std::vector<GradientRow> rows;
 #pragma omp for schedule(dynamic, 1)
     for (int64_t task = 0; task < sequences * shape.num_kv_heads; ++task) {
-      const int64_t begin = offsets[task / shape.num_kv_heads],
-                    end = offsets[task / shape.num_kv_heads + 1];
+      const int64_t begin = offsets[task / shape.num_kv_heads];
+      const int64_t n = offsets[task / shape.num_kv_heads + 1] - begin;
       const int64_t h = task % shape.num_kv_heads;
-      p.resize(static_cast<size_t>(RoundUp(end - begin)));
-      dp.resize(p.size());
-      for (int64_t j = begin; j < end; ++j) {
-        std::fill_n(d_keys + j * kv_stride + h * dim, dim, 0.0f);
-        std::fill_n(d_values + j * kv_stride + h * dim, dim, 0.0f);
-      }
-      for (int64_t i = begin; i < end; ++i) {
-        const int64_t context = i - begin + 1, padded = RoundUp(context);
+      // All query heads of the key/value head, row after row.
+      rows.clear();
+      for (int64_t i = 0; i < n; ++i) {
         for (int64_t head = h * group; head < (h + 1) * group; ++head) {
-          const float* q = query + i * q_stride + head * dim;
-          const float* d_o = d_out + i * q_stride + head * dim;
-          float* d_q = d_query + i * q_stride + head * dim;
-          std::fill_n(d_q, dim, 0.0f);
-          const float delta = Dot<kVecs>(d_o, out + i * q_stride + head * dim, vecs);
-          const float row_lse = lse[i * shape.num_heads + head];
-          for (int64_t j = 0; j < context; ++j) {
-            const int64_t at = (begin + j) * kv_stride + h * dim;
-            p[j] = Dot<kVecs>(q, keys + at, vecs) * scale;
-            dp[j] = Dot<kVecs>(d_o, values + at, vecs);
+          const int64_t at = (begin + i) * q_stride + head * dim;
+          std::fill_n(d_query + at, dim, 0.0f);
+          rows.push_back({query + at, d_out + at, d_query + at,
+                          lse[(begin + i) * shape.num_heads + head],
+                          Dot<kVecs>(d_out + at, out + at, dim / kLanes), 0});
+        }
+      }
+      for (int64_t first = 0; first < n; first += kKvBlockRows) {
+        const int64_t held = std::min(kKvBlockRows, n - first);
+        for (int64_t k = 0; k < kKvBlockRows; ++k) {
+          const int64_t at = (begin + first + k) * kv_stride + h * dim;
+          for (int64_t d = 0; d < dim; ++d) {
+            const size_t row = static_cast<size_t>(k * dim + d);
+            const size_t column = static_cast<size_t>(d * kKvBlockRows + k);
+            block.keys[row] = block.keys_t[column] = k < held ? keys[at + d] : 0.0f;
+            block.values_t[column] = k < held ? values[at + d] : 0.0f;
           }
-          for (int64_t j = context; j < padded; ++j) p[j] = dp[j] = 0;
-          for (int64_t j = 0; j < padded; j += kLanes) {
-            Vec e = Exp(Load(&p[j]) - Splat(row_lse));
-            Store(&p[j], e);
-            Store(&dp[j], e * (Load(&dp[j]) - Splat(delta)) * Splat(scale));
-          }
-          for (int64_t j = 0; j < context; ++j) {
-            const int64_t at = (begin + j) * kv_stride + h * dim;
-            AddScaled<kVecs>(d_q, dp[j], keys + at, vecs);
-            AddScaled<kVecs>(d_keys + at, dp[j], q, vecs);
-            AddScaled<kVecs>(d_values + at, p[j], d_o, vecs);
-          }
+        }
+        block.d_keys.assign(block_floats, 0.0f);
+        block.d_values.assign(block_floats, 0.0f);
+        const int64_t last = static_cast<int64_t>(rows.size());
+        for (int64_t r = first * group; r < last; ++r)
+          rows[static_cast<size_t>(r)].visible = std::min(kKvBlockRows, r / group - first + 1);
+        int64_t r = first * group;
+        for (; r + kTileRows <= last; r += kTileRows)
+          AddTileGradients<kVecs, kTileRows>(&rows[static_cast<size_t>(r)], dim, scale, block);
+        for (; r < last; ++r)
+          AddTileGradients<kVecs, 1>(&rows[static_cast<size_t>(r)], dim, scale, block);
+        for (int64_t k = 0; k < held; ++k) {
+          const int64_t at = (begin + first + k) * kv_stride + h * dim;
+          std::copy_n(block.d_keys.data() + k * dim, dim, d_keys + at);
+          std::copy_n(block.d_values.data() + k * dim, dim, d_values + at);
         }
       }
     }

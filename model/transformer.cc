@@ -4,6 +4,7 @@
 #include <ATen/ops/zeros_like.h>
 
 #include "absl/strings/str_cat.h"
+#include "model/recompute.h"
 #include "services/runtime/status_macros.h"
 
 namespace e3 {
@@ -97,29 +98,42 @@ void Transformer::UpdateParameters(const std::function<void(float*)>& write) {
   lm_head_.Pack();
 }
 
-at::Tensor Transformer::Hidden(const at::Tensor& token_ids, const at::Tensor& positions,
-                               Attention& attention) const {
+at::Tensor Transformer::LayerOutput(int64_t index, const at::Tensor& x, const at::Tensor& positions,
+                                    Attention& attention) const {
   const ModelConfig& c = config_;
-  const int64_t n = token_ids.size(0);
+  const Layer& layer = layers_[static_cast<size_t>(index)];
+  const int64_t n = x.size(0);
   const int64_t q_size = c.num_heads * c.head_dim, kv_size = c.num_kv_heads * c.head_dim;
   const HeadColumns query_columns{0, c.num_heads, c.head_dim};
   const HeadColumns key_columns{q_size, c.num_kv_heads, c.head_dim};
 
+  at::Tensor qkv = Linear(RmsNorm(x, layer.input_norm, c.rms_norm_eps), layer.qkv);
+  at::Tensor query =
+      NormRotate(qkv, query_columns, layer.q_norm, c.rms_norm_eps, positions, rotary_);
+  at::Tensor key = NormRotate(qkv, key_columns, layer.k_norm, c.rms_norm_eps, positions, rotary_);
+  at::Tensor value = qkv.narrow(1, q_size + kv_size, kv_size).view({n, c.num_kv_heads, c.head_dim});
+  at::Tensor attended = attention.Attend(index, query, key, value);
+  at::Tensor h = x + Linear(attended.view({n, q_size}), layer.o);
+  at::Tensor gate_up = Linear(RmsNorm(h, layer.post_norm, c.rms_norm_eps), layer.gate_up);
+  return h + Linear(SwiGlu(gate_up), layer.down);
+}
+
+at::Tensor Transformer::Hidden(const at::Tensor& token_ids, const at::Tensor& positions,
+                               Attention& attention) const {
   at::Tensor x = Embedding(embedding_, token_ids);
-  for (int64_t i = 0; i < c.num_layers; ++i) {
-    const Layer& layer = layers_[static_cast<size_t>(i)];
-    at::Tensor qkv = Linear(RmsNorm(x, layer.input_norm, c.rms_norm_eps), layer.qkv);
-    at::Tensor query =
-        NormRotate(qkv, query_columns, layer.q_norm, c.rms_norm_eps, positions, rotary_);
-    at::Tensor key = NormRotate(qkv, key_columns, layer.k_norm, c.rms_norm_eps, positions, rotary_);
-    at::Tensor value =
-        qkv.narrow(1, q_size + kv_size, kv_size).view({n, c.num_kv_heads, c.head_dim});
-    at::Tensor attended = attention.Attend(i, query, key, value);
-    x = x + Linear(attended.view({n, q_size}), layer.o);
-    at::Tensor gate_up = Linear(RmsNorm(x, layer.post_norm, c.rms_norm_eps), layer.gate_up);
-    x = x + Linear(SwiGlu(gate_up), layer.down);
+  for (int64_t i = 0; i < config_.num_layers; ++i) x = LayerOutput(i, x, positions, attention);
+  return RmsNorm(x, norm_, config_.rms_norm_eps);
+}
+
+at::Tensor Transformer::RecomputedHidden(const at::Tensor& token_ids, const at::Tensor& positions,
+                                         std::shared_ptr<Attention> attention) const {
+  at::Tensor x = Embedding(embedding_, token_ids);
+  for (int64_t i = 0; i < config_.num_layers; ++i) {
+    x = Recomputed([this, i, positions, attention](
+                       const at::Tensor& in) { return LayerOutput(i, in, positions, *attention); },
+                   x);
   }
-  return RmsNorm(x, norm_, c.rms_norm_eps);
+  return RmsNorm(x, norm_, config_.rms_norm_eps);
 }
 
 at::Tensor Transformer::Logits(const at::Tensor& hidden) const { return Linear(hidden, lm_head_); }

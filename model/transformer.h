@@ -37,6 +37,10 @@ class Transformer {
   // device. Returns [N, hidden_size].
   at::Tensor Hidden(const at::Tensor& token_ids, const at::Tensor& positions,
                     Attention& attention) const;
+  // The same for training in less memory: the backward pass computes each layer again from its
+  // input, which is all that is kept of it. The bits of result and gradients are the same.
+  at::Tensor RecomputedHidden(const at::Tensor& token_ids, const at::Tensor& positions,
+                              std::shared_ptr<Attention> attention) const;
   // hidden [M, hidden_size] -> [M, vocab_size].
   at::Tensor Logits(const at::Tensor& hidden) const;
   // The output embedding [vocab_size, hidden_size] (the input embedding when they are tied).
@@ -65,6 +69,8 @@ class Transformer {
     Projection qkv, o, gate_up, down;
   };
 
+  at::Tensor LayerOutput(int64_t index, const at::Tensor& x, const at::Tensor& positions,
+                         Attention& attention) const;
   // View of the slots from `first` on as one tensor of `shape`.
   at::Tensor View(const at::Tensor& flat, const std::string& first,
                   std::vector<int64_t> shape) const;

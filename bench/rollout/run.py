@@ -31,7 +31,7 @@ def lines(*command, **more):
 
 def ours(model, prompt, new, sizes):
     # As `e3 up` sets it.
-    return {r["rollouts"]: r for r in lines(BIN / "bench_rollout", model, prompt, new, *sizes, GOMP_SPINCOUNT="1000")}
+    return {r["rollouts"]: r for r in lines(BIN / "bench_rollout", model, prompt, new, *sizes, GOMP_SPINCOUNT="10000")}
 
 
 def llama_cpp():

@@ -283,7 +283,12 @@ absl::StatusOr<v1::StepRecord> LearnerJob::RunStep(const v1::RunStageRequest& re
   std::vector<TrainingRollout> rollouts;
   for (const auto& group : batch.groups()) {
     std::vector<double> rewards;
-    for (const v1::Rollout& r : group.rollouts()) rewards.push_back(r.score().score());
+    for (const v1::Rollout& r : group.rollouts()) {
+      rewards.push_back(r.score().score() -
+                        training.soft_overlong_penalty() *
+                            Overlong(r.token_ids_size(), batch.budget(),
+                                     training.soft_overlong_tokens()));
+    }
     std::vector<double> advantages = GroupAdvantages(rewards, training.normalize_std());
     for (int i = 0; i < group.rollouts_size(); ++i) {
       const v1::Rollout& r = group.rollouts(i);

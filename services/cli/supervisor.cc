@@ -339,7 +339,7 @@ absl::Status Down(const std::string& given) {
 }
 
 void LimitSpinning() {
-  if (getenv("OMP_WAIT_POLICY") == nullptr) setenv("GOMP_SPINCOUNT", "1000", 0);
+  if (getenv("OMP_WAIT_POLICY") == nullptr) setenv("GOMP_SPINCOUNT", "10000", 0);
 }
 
 }  // namespace e3

@@ -43,6 +43,11 @@ v1::Training DefaultTraining() {
   t.set_keep_checkpoints(2);
   t.set_fresh_optimizer(true);
   t.set_reset_reference(true);
+  t.set_recompute_activations(false);
+  t.set_kl_estimator(v1::KL_ESTIMATOR_K3);
+  t.set_loss_aggregation(v1::LOSS_AGGREGATION_TOKEN_MEAN);
+  t.set_soft_overlong_tokens(0);
+  t.set_soft_overlong_penalty(1);
   return t;
 }
 

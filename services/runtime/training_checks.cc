@@ -44,6 +44,8 @@ std::optional<BadSetting> CheckTraining(const v1::Training& t) {
       {"kl_coef", not_negative(t.kl_coef())},
       {"entropy_coef", not_negative(t.entropy_coef())},
       {"checkpoint_every", count(t.checkpoint_every())},
+      {"soft_overlong_tokens", t.soft_overlong_tokens() >= 0 ? "" : "must not be negative"},
+      {"soft_overlong_penalty", not_negative(t.soft_overlong_penalty())},
       {"keep_checkpoints", t.keep_checkpoints() >= 0 ? "" : "must not be negative"},
   };
   for (const auto& [field, why] : checks) {

@@ -35,11 +35,40 @@ TEST_CASE("golden values of the clipped policy loss") {
   CHECK(Loss(-1.5f, -1, 1.5f, .2, .2) == Approx(-0.909796).margin(1e-6));
 }
 
-TEST_CASE("golden values of the k3 estimate") {
-  CHECK(TokenKl(T(-1), T(-1.5f)).item<float>() == Approx(0.106531).margin(1e-6));
-  CHECK(TokenKl(T(-1), T(-0.5f)).item<float>() == Approx(0.148721).margin(1e-6));
-  CHECK(TokenKl(T(-1), T(-4)).item<float>() == Approx(2.049787).margin(1e-6));
-  CHECK(TokenKl(T(-1), T(3)).item<float>() == Approx(10).margin(1e-6));
+TEST_CASE("golden values of the estimates of KL") {
+  auto kl = [](float ref, KlEstimator estimator) {
+    return TokenKl(T(-1), T(ref), estimator).item<float>();
+  };
+  CHECK(kl(-1.5f, KlEstimator::kK3) == Approx(0.106531).margin(1e-6));
+  CHECK(kl(-0.5f, KlEstimator::kK3) == Approx(0.148721).margin(1e-6));
+  CHECK(kl(-4, KlEstimator::kK3) == Approx(2.049787).margin(1e-6));
+  CHECK(kl(3, KlEstimator::kK3) == Approx(10).margin(1e-6));
+  CHECK(kl(-1.5f, KlEstimator::kK1) == Approx(0.5).margin(1e-6));
+  CHECK(kl(-1.5f, KlEstimator::kK2) == Approx(0.125).margin(1e-6));
+}
+
+TEST_CASE("the weights of a mini-batch sum to one, over tokens, responses, or what is better") {
+  const std::vector<std::pair<double, double>> responses = {
+      {5, 1}, {20, -1}, {7, 0}, {0, 2}, {3, 2}};
+  MiniBatchCounts counts;
+  for (auto [tokens, advantage] : responses) counts.Add(tokens, advantage);
+  for (bool mask : {false, true}) {
+    for (bool sequences : {false, true}) {
+      double sum = 0, policy = 0, first = 0, last = 0;
+      for (auto [tokens, advantage] : responses) {
+        if (tokens == 0) continue;
+        sum += tokens * TokenWeight(counts, {mask, sequences}, tokens);
+        const double weight = PolicyTokenWeight(counts, {mask, sequences}, tokens, advantage);
+        policy += tokens * weight;
+        if (tokens == 5) first = weight;
+        if (tokens == 3) last = weight;
+        CHECK((weight == 0) == (mask && advantage <= 0));
+      }
+      CHECK(sum == Approx(1));
+      CHECK(policy == Approx(1));
+      CHECK(first * (sequences ? 5 : 1) == Approx(last * (sequences ? 3 : 1)));
+    }
+  }
 }
 
 std::vector<TrainingRollout> Rollouts() {
@@ -95,13 +124,14 @@ double RelativeDifference(const std::vector<float>& a, const std::vector<float>&
 }
 
 TEST_CASE("micro-batching changes nothing but rounding") {
-  for (int variant = 0; variant < 3; ++variant) {
+  for (int variant = 0; variant < 4; ++variant) {
     v1::Training settings = Settings();
     if (variant == 1) settings.set_advantage_mask(v1::ADVANTAGE_MASK_NEGATIVE);
     if (variant == 2) {
       settings.set_kl_coef(0.01);
       settings.set_entropy_coef(0.02);
     }
+    if (variant == 3) settings.set_loss_aggregation(v1::LOSS_AGGREGATION_SEQUENCE_MEAN);
     std::vector<float> whole = GradientAfter(settings);
     settings.set_micro_batch_tokens(30);
     CHECK(RelativeDifference(whole, GradientAfter(settings)) < 1e-5);

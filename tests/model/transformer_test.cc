@@ -3,8 +3,13 @@
 #include <ATen/core/grad_mode.h>
 
 #include <catch2/catch.hpp>
+#include <cmath>
 #include <cstdlib>
+#include <cstring>
+#include <fstream>
 #include <optional>
+
+#include "absl/strings/match.h"
 
 #include "learner/sft.h"
 #include "learner/token_logprobs.h"
@@ -115,6 +120,70 @@ TEST_CASE("devices that are not there are refused by name") {
   CHECK(absl::IsFailedPrecondition(ParseDevice("cuda").status()));
 #endif
   CHECK(ParseDevice("cpu")->is_cpu());
+}
+
+// The gradients of an update on `lengths` tokens, and the peak of memory that it took beyond what
+// was there before, in MiB.
+struct Update {
+  std::vector<float> gradients;
+  double peak_mib;
+};
+
+double ProcessMiB(const char* field) {
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);) {
+    if (absl::StartsWith(line, field)) return std::atof(line.c_str() + std::strlen(field)) / 1024;
+  }
+  return 0;
+}
+
+Update UpdateOn(const ModelConfig& config, const std::vector<int64_t>& lengths, bool recompute) {
+  Transformer model(config);
+  model.UpdateParameters([&](float* p) { InitializeParameters(3, model.layout(), p); });
+  model.EnableGradients();
+  PhiloxStream random(4);
+  std::vector<TrainingSequence> sequences;
+  for (int64_t length : lengths) {
+    TrainingSequence& s = sequences.emplace_back();
+    s.prompt = {1};
+    for (int64_t i = 0; i < length; ++i)
+      s.response.push_back(static_cast<uint32_t>(random.Below(config.vocab_size)));
+  }
+  std::vector<const TrainingSequence*> pointers;
+  for (const TrainingSequence& s : sequences) pointers.push_back(&s);
+  std::ofstream("/proc/self/clear_refs") << "5";  // the peak counts from here
+  const double before = ProcessMiB("VmRSS:");
+  ForwardLogprobs(model, Pack(pointers), 1.0, recompute).logprobs.mean().backward();
+  return {{model.gradients(), model.gradients() + model.layout().size()},
+          ProcessMiB("VmHWM:") - before};
+}
+
+ModelConfig Tiny() {
+  ModelConfig config = Transformer::Load(kStarter).value()->config();
+  config.hidden_size = 64;
+  config.intermediate_size = 128;
+  config.num_layers = 3;
+  config.num_heads = 2;
+  config.num_kv_heads = 1;
+  config.context_length = 40000;
+  return config;
+}
+
+TEST_CASE("layers that are computed again give the same gradients, in less memory") {
+  const Update kept = UpdateOn(Tiny(), {300, 17, 4000}, false),
+               again = UpdateOn(Tiny(), {300, 17, 4000}, true);
+  CHECK(kept.gradients == again.gradients);  // the same bits
+  INFO(kept.peak_mib << " MiB, " << again.peak_mib << " MiB");
+  CHECK(again.peak_mib < 0.6 * kept.peak_mib);
+}
+
+TEST_CASE("contexts of 16k and 32k tokens are trained on, in memory that grows with the tokens") {
+  ModelConfig config = Tiny();
+  config.num_layers = 2;
+  const Update half = UpdateOn(config, {16384}, true), whole = UpdateOn(config, {32768}, true);
+  INFO(half.peak_mib << " MiB, " << whole.peak_mib << " MiB");
+  CHECK(whole.peak_mib < 2.3 * half.peak_mib + 16);
+  for (float g : whole.gradients) REQUIRE(std::isfinite(g));
 }
 
 TEST_CASE("gradients agree with finite differences") {

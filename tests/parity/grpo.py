@@ -23,9 +23,11 @@ MODELS = {
     "llama untied": transformers.LlamaConfig(**SMALL, head_dim=16, tie_word_embeddings=False),
     "qwen2.5 tied": transformers.Qwen2Config(**SMALL, head_dim=16, tie_word_embeddings=True),
 }
-DEFAULTS = dict(clip_low=0.2, clip_high=0.2, dual_clip=3.0, kl_coef=0.0, entropy_coef=0.0, mask=False, temperature=1.0, micro=100000)
+DEFAULTS = dict(clip_low=0.2, clip_high=0.2, dual_clip=3.0, kl_coef=0.0, entropy_coef=0.0, mask=False, temperature=1.0, micro=100000, kl=3, sequence_mean=False, recompute=False)
 OPTIONS = {
     "plain": {}, "clip high": dict(clip_high=0.5), "KL": dict(kl_coef=0.1), "entropy": dict(entropy_coef=0.05), "GRPOMask": dict(mask=True, kl_coef=0.02),
+    "KL k1": dict(kl_coef=0.1, kl=1), "KL k2": dict(kl_coef=0.1, kl=2), "sequence mean": dict(sequence_mean=True, kl_coef=0.05, entropy_coef=0.01, micro=40),
+    "sequence mean, GRPOMask": dict(sequence_mean=True, mask=True), "recomputed": dict(kl_coef=0.02, recompute=True, micro=60),
     "temperature, micro-batches": dict(temperature=0.6, kl_coef=0.05, entropy_coef=0.01, micro=40),
 }
 
@@ -38,9 +40,10 @@ def token_logprobs(model, rollout, temperature):
 
 
 def reference_loss(model, reference, rollouts, o):
-    tokens = sum(len(r["response"]) for r in rollouts)
-    positive = sum(len(r["response"]) for r in rollouts if r["advantage"] > 0)
-    policy = kl = entropy = 0
+    def mean(values, over):  # of the tokens of each rollout of `over`
+        values = [v for r, v in zip(rollouts, values) if over(r)]
+        return sum(v.mean() for v in values) / len(values) if o["sequence_mean"] else torch.cat(values).mean()
+    policy, kl, entropy = [], [], []
     for r in rollouts:
         logp, h = token_logprobs(model, r, o["temperature"])
         with torch.no_grad():
@@ -49,13 +52,13 @@ def reference_loss(model, reference, rollouts, o):
         ratio = (logp - torch.tensor(r["old_logprobs"])).clamp(-20, 20).exp()
         loss = torch.maximum(-a * ratio, -a * ratio.clamp(1 - o["clip_low"], 1 + o["clip_high"]))
         loss = torch.where(a < 0, torch.minimum(loss, -a * o["dual_clip"]), loss)
-        if o["mask"]:
-            loss = loss[a > 0]
-        policy = policy + loss.sum()
+        policy.append(loss)
         k = ref - logp
-        kl = kl + (k.exp() - k - 1).clamp(-10, 10).sum()
-        entropy = entropy + h.sum()
-    return policy / (positive if o["mask"] else tokens) + o["kl_coef"] * kl / tokens - o["entropy_coef"] * entropy / tokens
+        kl.append({1: -k, 2: k * k / 2, 3: (k.exp() - k - 1).clamp(-10, 10)}[o["kl"]])
+        entropy.append(h)
+    everything = lambda r: True
+    return (mean(policy, (lambda r: r["advantage"] > 0) if o["mask"] else everything) + o["kl_coef"] * mean(kl, everything)
+            - o["entropy_coef"] * mean(entropy, everything))
 
 
 worst = 0.0

@@ -27,6 +27,10 @@ int main(int argc, char** argv) {
   t.set_dual_clip(o["dual_clip"]);
   t.set_kl_coef(o["kl_coef"]);
   t.set_entropy_coef(o["entropy_coef"]);
+  t.set_kl_estimator(static_cast<e3::v1::KlEstimator>(o["kl"].get<int>() % 3));  // k3 is 0
+  t.set_loss_aggregation(o["sequence_mean"] ? e3::v1::LOSS_AGGREGATION_SEQUENCE_MEAN
+                                            : e3::v1::LOSS_AGGREGATION_TOKEN_MEAN);
+  t.set_recompute_activations(o["recompute"]);
   t.set_advantage_mask(o["mask"] ? e3::v1::ADVANTAGE_MASK_NEGATIVE : e3::v1::ADVANTAGE_MASK_NONE);
   std::vector<e3::TrainingRollout> rollouts;
   for (const auto& r : json["rollouts"])
