@@ -1,6 +1,7 @@
 #include "model/packed_matrix.h"
 
 #include <algorithm>
+#include <cstring>
 #include <new>
 #include <vector>
 
@@ -23,19 +24,22 @@ int64_t BlockRows(int64_t rows, int64_t depth) {
 }
 
 PanelProduct BestPanelProduct() {
-  return __builtin_cpu_supports("avx512f") ? PanelProductAvx512 : PanelProductAvx2;
+  static const PanelProduct product =
+      __builtin_cpu_supports("avx512f") ? PanelProductAvx512 : PanelProductAvx2;
+  return product;
 }
+
+// Multiply-adds below which waking threads costs more than the product.
+constexpr int64_t kWorthThreads = 1 << 18;
+
+// The three below are the work of a team of threads (or of one), which waits for itself at the end.
 
 // `panels` [ceil(out.width / 32)][x.depth][32].
 void MultiplyPanels(const ProductRows& x, const float* panels, const ProductOutput& out) {
-  if (x.rows == 0) return;
-  static const PanelProduct product = BestPanelProduct();
+  const PanelProduct product = BestPanelProduct();
   const int64_t num_panels = Panels(out.width);
   const int64_t block = BlockRows(x.rows, x.depth), blocks = (x.rows + block - 1) / block;
-  // Waking threads costs more than a small product.
-  constexpr int64_t kWorthThreads = 1 << 18;
-#pragma omp parallel for collapse(2) \
-    schedule(static) if (x.rows * out.width * x.depth >= kWorthThreads && num_panels * blocks > 1)
+#pragma omp for collapse(2) schedule(static)
   for (int64_t b = 0; b < blocks; ++b) {
     for (int64_t p = 0; p < num_panels; ++p) {
       const int64_t first = b * block, column = p * kPanelWidth;
@@ -48,32 +52,39 @@ void MultiplyPanels(const ProductRows& x, const float* panels, const ProductOutp
   }
 }
 
-// panels [ceil(columns / 32)][rows][32] of a row-major matrix whose rows are what is summed over.
-void PackColumns(const float* matrix, int64_t rows, int64_t columns, float* panels) {
-  const int64_t num_panels = Panels(columns);
-#pragma omp parallel for schedule(static) if (rows * columns >= 1 << 16)
-  for (int64_t p = 0; p < num_panels; ++p) {
-    const int64_t width = std::min(kPanelWidth, columns - p * kPanelWidth);
-    float* to = panels + p * rows * kPanelWidth;
-    for (int64_t k = 0; k < rows; ++k, to += kPanelWidth) {
-      std::copy_n(matrix + k * columns + p * kPanelWidth, width, to);
-      std::fill(to + width, to + kPanelWidth, 0.0f);
-    }
+// kWidth floats of every row, from column `first` on: to [rows][kWidth], where there are fewer
+// columns padded with zeros.
+template <int64_t kWidth>
+void PackStrip(const float* matrix, int64_t rows, int64_t columns, int64_t first, float* to) {
+  const float* from = matrix + first;
+  if (columns - first >= kWidth) {
+    // Of a constant size: a few moves instead of a call.
+    for (int64_t k = 0; k < rows; ++k)
+      memcpy(to + k * kWidth, from + k * columns, kWidth * sizeof(float));
+    return;
+  }
+  for (int64_t k = 0; k < rows; ++k) {
+    for (int64_t j = 0; j < kWidth; ++j)
+      to[k * kWidth + j] = j < columns - first ? from[k * columns + j] : 0.0f;
   }
 }
 
-// to [columns, rows] = from [rows, columns]^T, in squares that fit a few lines of the cache.
-void Transpose(const float* from, int64_t rows, int64_t columns, float* to) {
-  constexpr int64_t kSquare = 16;
-#pragma omp parallel for schedule(static) if (rows * columns >= 1 << 16)
-  for (int64_t c = 0; c < columns; c += kSquare) {
-    const int64_t c_end = std::min(columns, c + kSquare);
-    for (int64_t r = 0; r < rows; r += kSquare) {
-      const int64_t r_end = std::min(rows, r + kSquare);
-      for (int64_t i = c; i < c_end; ++i) {
-        for (int64_t j = r; j < r_end; ++j) to[i * rows + j] = from[j * columns + i];
-      }
-    }
+// panels [ceil(columns / 32)][rows][32] of a row-major matrix whose rows are what is summed over.
+void PackColumns(const float* matrix, int64_t rows, int64_t columns, float* panels) {
+  const int64_t num_panels = Panels(columns);
+#pragma omp for schedule(static)
+  for (int64_t p = 0; p < num_panels; ++p) {
+    PackStrip<kPanelWidth>(matrix, rows, columns, p * kPanelWidth, panels + p * rows * kPanelWidth);
+  }
+}
+
+// tiles [ceil(columns / 12)][rows][12]: columns of a row-major matrix as rows of a left operand.
+void PackTiles(const float* matrix, int64_t rows, int64_t columns, float* tiles) {
+  constexpr int64_t kTile = kMostTileRows;
+  const int64_t num_tiles = (columns + kTile - 1) / kTile;
+#pragma omp for schedule(static)
+  for (int64_t t = 0; t < num_tiles; ++t) {
+    PackStrip<kTile>(matrix, rows, columns, t * kTile, tiles + t * rows * kTile);
   }
 }
 
@@ -109,6 +120,8 @@ void PackedMatrix::Pack(const float* weight) {
 }
 
 void PackedMatrix::Multiply(const float* x, int64_t rows, const float* bias, float* y) const {
+  if (rows == 0) return;
+#pragma omp parallel if (rows * outputs_ * inputs_ >= kWorthThreads)
   MultiplyPanels({x, inputs_, rows, inputs_}, panels_.get(), {y, outputs_, outputs_, bias, false});
 }
 
@@ -119,6 +132,7 @@ void ProductInputGradient(const float* d_y, int64_t rows, const float* weight, i
   const int64_t width = Panels(inputs) * kPanelWidth;
   const int64_t chunk = std::min(outputs, std::max<int64_t>(256, kFloats / width));
   float* panels = Buffer(packed, chunk * width);
+#pragma omp parallel if (rows * outputs * inputs >= kWorthThreads)
   for (int64_t o = 0; o < outputs; o += chunk) {
     const int64_t depth = std::min(chunk, outputs - o);
     PackColumns(weight + o * inputs, depth, inputs, panels);
@@ -128,17 +142,31 @@ void ProductInputGradient(const float* d_y, int64_t rows, const float* weight, i
 
 void AddProductWeightGradient(const float* d_y, const float* x, int64_t rows, int64_t outputs,
                               int64_t inputs, float* d_weight) {
-  constexpr int64_t kChunk = 1024;  // rows summed in one chain
-  thread_local std::vector<float> packed, transposed;
-  const int64_t most = std::min(rows, kChunk);
-  float* panels = Buffer(packed, most * Panels(inputs) * kPanelWidth);
-  float* d_y_rows = Buffer(transposed, most * outputs);
+  constexpr int64_t kChunk = 1024;                       // rows summed in one chain
+  constexpr int64_t kTile = kMostTileRows, kGroup = 16;  // tiles that share a pass over a panel
+  thread_local std::vector<float> packed, tiled;
+  const int64_t most = std::min(rows, kChunk), num_panels = Panels(inputs);
+  const int64_t tiles = (outputs + kTile - 1) / kTile, groups = (tiles + kGroup - 1) / kGroup;
+  float* panels = Buffer(packed, most * num_panels * kPanelWidth);
+  float* d_y_tiles = Buffer(tiled, most * tiles * kTile);
+#pragma omp parallel if (rows * outputs * inputs >= kWorthThreads)
   for (int64_t r = 0; r < rows; r += kChunk) {
     const int64_t depth = std::min(kChunk, rows - r);
     PackColumns(x + r * inputs, depth, inputs, panels);
-    Transpose(d_y + r * outputs, depth, outputs, d_y_rows);
-    MultiplyPanels({d_y_rows, depth, outputs, depth}, panels,
-                   {d_weight, inputs, inputs, nullptr, true});
+    PackTiles(d_y + r * outputs, depth, outputs, d_y_tiles);
+#pragma omp for collapse(2) schedule(static)
+    for (int64_t p = 0; p < num_panels; ++p) {
+      for (int64_t g = 0; g < groups; ++g) {
+        const int64_t column = p * kPanelWidth, width = std::min(kPanelWidth, inputs - column);
+        for (int64_t t = g * kGroup; t < std::min(tiles, (g + 1) * kGroup); ++t) {
+          BestPanelProduct()(
+              {d_y_tiles + t * depth * kTile, 1, std::min(kTile, outputs - t * kTile), depth,
+               kTile},
+              panels + p * depth * kPanelWidth,
+              {d_weight + t * kTile * inputs + column, inputs, width, nullptr, true});
+        }
+      }
+    }
   }
 }
 

@@ -8,12 +8,16 @@ namespace e3 {
 
 inline constexpr int64_t kPanelWidth = 32;  // outputs of a panel
 
-// The left operand of a product: `rows` rows of `depth` floats, `stride` floats apart.
+// Rows of a tile of the widest kernel.
+inline constexpr int64_t kMostTileRows = 12;
+
+// The left operand of a product: `rows` rows of `depth` floats.
 struct ProductRows {
   const float* x;
-  int64_t stride;
+  int64_t stride;  // floats between rows
   int64_t rows;
   int64_t depth;
+  int64_t step = 1;  // floats between the elements of a row
 };
 
 // Where a product goes: `width` columns, `stride` floats between rows.
