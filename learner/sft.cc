@@ -9,26 +9,13 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "learner/adamw.h"
+#include "learner/learning_rate.h"
 #include "learner/token_logprobs.h"
 #include "learner/trainer.h"
 #include "services/runtime/philox.h"
 #include "services/runtime/status_macros.h"
 
 namespace e3 {
-namespace {
-
-// Linear warm-up, then a cosine down to min_ratio.
-double LearningRate(const v1::SftTraining& t, int64_t step) {
-  if (step <= t.warmup_steps())
-    return t.learning_rate() * static_cast<double>(step) / static_cast<double>(t.warmup_steps());
-  double done = static_cast<double>(step - t.warmup_steps()) /
-                static_cast<double>(std::max<int64_t>(1, t.steps() - t.warmup_steps()));
-  double ratio =
-      t.min_ratio() + (1 - t.min_ratio()) * 0.5 * (1 + std::cos(std::numbers::pi * done));
-  return t.learning_rate() * ratio;
-}
-
-}  // namespace
 
 absl::Status RunSft(
     const v1::SftTraining& t,
@@ -38,6 +25,8 @@ absl::Status RunSft(
   AdamW optimizer(&model->layout());
   auto begin = std::chrono::steady_clock::now();
   int64_t tokens_done = 0;
+  const LearningRateSchedule schedule{t.learning_rate(), t.warmup_steps(), Decay::kCosine,
+                                      t.steps(), t.min_ratio()};
   for (int64_t step = 1; step <= t.steps(); ++step) {
     E3_ASSIGN_OR_RETURN(std::vector<TrainingSequence> sequences, next_batch(step));
     std::vector<int64_t> lengths;
@@ -59,7 +48,8 @@ absl::Status RunSft(
       part.backward();
       loss += part.item<float>();
     }
-    AdamWOptions options{LearningRate(t, step), t.beta1(), t.beta2(), 1e-8, t.weight_decay()};
+    AdamWOptions options{LearningRate(schedule, step), t.beta1(), t.beta2(), 1e-8,
+                         t.weight_decay()};
     double norm = OptimizerStep(*model, optimizer, options, t.max_grad_norm());
     if (!std::isfinite(norm)) {
       return absl::ResourceExhaustedError(absl::StrCat(

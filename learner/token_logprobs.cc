@@ -18,15 +18,12 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-// Rows of logits held at once: 64 MiB of floats.
-int64_t ChunkRows(int64_t vocab) { return std::max<int64_t>(16, (int64_t{16} << 20) / vocab); }
-
 class TokenLogprobsFunction : public torch::autograd::Function<TokenLogprobsFunction> {
  public:
   static variable_list forward(AutogradContext* context, const at::Tensor& hidden,
                                const at::Tensor& weight, const Projection* lm_head,
                                const at::Tensor& targets, double temperature) {
-    const int64_t n = hidden.size(0), vocab = weight.size(0), chunk = ChunkRows(vocab);
+    const int64_t n = hidden.size(0), vocab = weight.size(0), chunk = LogitChunkRows(vocab);
     at::Tensor logprobs = at::empty({n}, hidden.options()),
                entropies = at::empty({n}, hidden.options());
     std::vector<SoftmaxRow> softmax(static_cast<size_t>(std::min(n, chunk)));
@@ -54,7 +51,8 @@ class TokenLogprobsFunction : public torch::autograd::Function<TokenLogprobsFunc
     const auto* lm_head =
         reinterpret_cast<const Projection*>(context->saved_data["lm_head"].toInt());
     const double temperature = context->saved_data["temperature"].toDouble();
-    const int64_t n = hidden.size(0), vocab = lm_head->weight.size(0), chunk = ChunkRows(vocab);
+    const int64_t n = hidden.size(0), vocab = lm_head->weight.size(0),
+                  chunk = LogitChunkRows(vocab);
     at::Tensor d_hidden = at::empty_like(hidden);
     auto gradient = [&](size_t i, int64_t r) {
       return gradients[i].defined() ? gradients[i].const_data_ptr<float>()[r] : 0.0f;

@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "learner/learning_rate.h"
 #include "learner/policy_loss.h"
 #include "learner/token_logprobs.h"
 
@@ -136,12 +137,15 @@ UpdateStatistics Trainer::Update(const std::vector<const TrainingRollout*>& all_
         &statistics.clip_low_share, &statistics.clip_high_share, &statistics.clip_dual_share}) {
     *mean /= n;
   }
-  AdamWOptions adamw{training.learning_rate(), training.beta1(), training.beta2(),
-                     training.epsilon(), training.weight_decay()};
-  if (training.warmup_updates() > 0) {
-    adamw.learning_rate *= std::min(1.0, static_cast<double>(optimizer_.updates() + 1) /
-                                             static_cast<double>(training.warmup_updates()));
-  }
+  statistics.learning_rate = LearningRate(
+      {training.learning_rate(), training.warmup_updates(),
+       training.learning_rate_decay() == v1::LEARNING_RATE_DECAY_LINEAR   ? Decay::kLinear
+       : training.learning_rate_decay() == v1::LEARNING_RATE_DECAY_COSINE ? Decay::kCosine
+                                                                          : Decay::kConstant,
+       training.decay_updates(), training.min_learning_rate_ratio()},
+      optimizer_.updates() + 1);
+  const AdamWOptions adamw{statistics.learning_rate, training.beta1(), training.beta2(),
+                           training.epsilon(), training.weight_decay()};
   statistics.gradient_norm = OptimizerStep(*policy_, optimizer_, adamw, training.max_grad_norm());
   statistics.finite = std::isfinite(statistics.gradient_norm);
   statistics.skipped = !statistics.finite;

@@ -27,6 +27,7 @@ struct UpdateStatistics {
   double ratio = 0;
   double clip_low_share = 0, clip_high_share = 0, clip_dual_share = 0;
   double gradient_norm = 0;
+  double learning_rate = 0;
   bool skipped = false;  // nothing had a gradient, or it was not finite
   bool finite = true;
   int64_t tokens = 0;  // response tokens that were computed

@@ -3,6 +3,7 @@
 #ifndef E3_MODEL_LOG_SOFTMAX_H_
 #define E3_MODEL_LOG_SOFTMAX_H_
 
+#include <algorithm>
 #include <cstdint>
 
 namespace e3 {
@@ -10,6 +11,11 @@ namespace e3 {
 // 1 / T as all of these take it; T = 0 (greedy) counts as 1.
 inline float InverseTemperature(double temperature) {
   return temperature <= 0 ? 1.0f : static_cast<float>(1.0 / temperature);
+}
+
+// Rows of logits that training holds at once: 64 MiB of floats.
+inline int64_t LogitChunkRows(int64_t vocab_size) {
+  return std::max<int64_t>(16, (int64_t{16} << 20) / vocab_size);
 }
 
 // Of softmax(logits / T) over one row.

@@ -17,6 +17,7 @@
 
 #include "learner/token_logprobs.h"
 #include "learner/trainer.h"
+#include "model/log_softmax.h"
 #include "model/transformer.h"
 #include "nlohmann/json.hpp"
 
@@ -64,7 +65,7 @@ double ProductSeconds(const ModelConfig& config, int64_t rows, bool recompute, b
   double seconds = 0;
   for (const Shape& s : Products(config)) {
     // The head in chunks of rows, as the learner has it.
-    const int64_t chunk = std::min<int64_t>(rows, std::max<int64_t>(16, (16 << 20) / s.outputs));
+    const int64_t chunk = std::min(rows, LogitChunkRows(s.outputs));
     const int64_t forwards = s.times == 1 || recompute ? 2 : 1;
     at::Tensor x = at::empty({chunk, s.inputs}, at::kFloat).uniform_(-1, 1);
     at::Tensor y = at::empty({chunk, s.outputs}, at::kFloat).uniform_(-1, 1);

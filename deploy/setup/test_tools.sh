@@ -22,11 +22,13 @@ if ! { [ -f .deps/parity.stamp ] && [ "$(cat .deps/parity.stamp)" = "$key" ]; };
   fi
 fi
 
-# A client of the HTTP door.
-CLIENT=openai==3.57.0
-if [ -d .deps/parity ] && ! .deps/parity/bin/pip show -q "${CLIENT%%==*}" 2>/dev/null; then
-  .deps/parity/bin/pip install -q --disable-pip-version-check "$CLIENT" ||
-    echo "test tools: the openai client could not be fetched; its test will be skipped" >&2
+# A client of the HTTP door, and a reader of what the learner logs.
+if [ -d .deps/parity ]; then
+  for package in openai==3.57.0 tensorboard==2.20.0; do
+    .deps/parity/bin/pip show -q "${package%%==*}" 2>/dev/null ||
+      .deps/parity/bin/pip install -q --disable-pip-version-check "$package" ||
+      echo "test tools: $package could not be fetched; its test will be skipped" >&2
+  done
 fi
 
 if ! command -v prometheus >/dev/null 2>&1; then

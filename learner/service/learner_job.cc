@@ -10,11 +10,13 @@
 #include "absl/time/time.h"
 #include "learner/advantages.h"
 #include "learner/checkpoint.h"
+#include "learner/memory_need.h"
 #include "learner/prompting.h"
 #include "learner/service/step_metrics.h"
 #include "learner/service/summary.h"
 #include "services/runtime/files.h"
 #include "services/runtime/log.h"
+#include "services/runtime/metrics.h"
 #include "services/runtime/philox.h"
 #include "services/runtime/rpc.h"
 #include "services/runtime/status_macros.h"
@@ -92,6 +94,23 @@ absl::Status LearnerJob::Load() {
   epoch_ = record.epoch();
   Log("info", "job opened", {{"job", id_}, {"step", steps_done_}, {"epoch", epoch_}});
   return absl::OkStatus();
+}
+
+void LearnerJob::RecordEvents(const v1::StepRecord& record) {
+  absl::Status status;
+  if (events_ == nullptr) {
+    absl::StatusOr<std::unique_ptr<EventFile>> created =
+        EventFile::Create(output_ + "/tensorboard", record.step());
+    status = created.status();
+    if (created.ok()) events_ = *std::move(created);
+  }
+  std::map<std::string, double> scalars = {{"train/budget", static_cast<double>(record.budget())},
+                                           {"train/stage", static_cast<double>(record.stage())}};
+  for (const auto& [name, value] : record.metrics()) scalars["train/" + name] = value;
+  if (events_ != nullptr) status = events_->Add(record.step(), scalars);
+  if (!status.ok())
+    Log("warning", "no TensorBoard record",
+        {{"job", id_}, {"error", std::string(status.message())}});
 }
 
 v1::WeightVersion LearnerJob::Version() const {
@@ -273,6 +292,13 @@ absl::StatusOr<v1::StepRecord> LearnerJob::RunStep(const v1::RunStageRequest& re
   const uint64_t step = steps_done_ + 1;
   const v1::Training& training = request.training();
   if (steps_done_ == request.first_step()) {  // a stage begins
+    const int64_t longest = std::min(spec_.prompting().max_prompt_tokens() + request.budget(),
+                                     trainer_->policy().config().context_length);
+    E3_RETURN_IF_ERROR(
+        CheckMemory(trainer_->policy().config(), training, longest, AvailableMemory()));
+    Log("info", "memory of an update",
+        {{"job", id_},
+         {"need", ComputeMemoryNeed(trainer_->policy().config(), training, longest).Describe()}});
     if (training.fresh_optimizer()) trainer_->optimizer().Reset();
     if (training.reset_reference()) trainer_->ResetReference();
   }
@@ -284,10 +310,9 @@ absl::StatusOr<v1::StepRecord> LearnerJob::RunStep(const v1::RunStageRequest& re
   for (const auto& group : batch.groups()) {
     std::vector<double> rewards;
     for (const v1::Rollout& r : group.rollouts()) {
-      rewards.push_back(r.score().score() -
-                        training.soft_overlong_penalty() *
-                            Overlong(r.token_ids_size(), batch.budget(),
-                                     training.soft_overlong_tokens()));
+      rewards.push_back(r.score().score() - training.soft_overlong_penalty() *
+                                                Overlong(r.token_ids_size(), batch.budget(),
+                                                         training.soft_overlong_tokens()));
     }
     std::vector<double> advantages = GroupAdvantages(rewards, training.normalize_std());
     for (int i = 0; i < group.rollouts_size(); ++i) {
@@ -312,8 +337,18 @@ absl::StatusOr<v1::StepRecord> LearnerJob::RunStep(const v1::RunStageRequest& re
     const size_t end = m + 1 == training.mini_batches() ? rollouts.size() : begin + per_mini_batch;
     for (size_t i = begin; i < end; ++i) mini_batch.push_back(&rollouts[i]);
     UpdateStatistics u = trainer_->Update(mini_batch, training, request.sampling().temperature());
-    if (!u.finite)
+    skipped_ = u.finite ? 0 : skipped_ + 1;
+    if (!u.finite) {
+      CounterMetric("e3_learner_skipped_updates_total",
+                    "Updates that were skipped since their gradient was not finite")
+          .Increment();
       Log("warning", "gradient not finite; update skipped", {{"job", id_}, {"step", step}});
+    }
+    if (skipped_ >= training.max_skipped_updates()) {
+      return absl::FailedPreconditionError(absl::StrCat(
+          "the gradients of ", skipped_, " updates in a row were not finite (step ", step,
+          "); lower training.learning_rate, or start again from an earlier checkpoint"));
+    }
     if (u.skipped) continue;
     if (updates == 0) {  // still the policy that generated
       metrics["mismatch_max"] = u.mismatch_max;
@@ -325,12 +360,13 @@ absl::StatusOr<v1::StepRecord> LearnerJob::RunStep(const v1::RunStageRequest& re
           std::pair("clip_low_share", u.clip_low_share),
           std::pair("clip_high_share", u.clip_high_share),
           std::pair("clip_dual_share", u.clip_dual_share),
-          std::pair("gradient_norm", u.gradient_norm)}) {
+          std::pair("gradient_norm", u.gradient_norm),
+          std::pair("learning_rate", u.learning_rate)}) {
       metrics[name] += value;
     }
   }
   for (const char* name : {"loss", "kl", "ratio", "clip_low_share", "clip_high_share",
-                           "clip_dual_share", "gradient_norm"}) {
+                           "clip_dual_share", "gradient_norm", "learning_rate"}) {
     metrics[name] = updates > 0 ? metrics[name] / updates : 0;
   }
   metrics["updates"] = updates;
@@ -359,6 +395,7 @@ absl::StatusOr<v1::StepRecord> LearnerJob::RunStep(const v1::RunStageRequest& re
   record.set_finished_at_ms(absl::ToUnixMillis(absl::Now()));
   E3_RETURN_IF_ERROR(environment_.store->Put(Key("step", step), record));
   consistent_ = true;
+  RecordEvents(record);
   ExportStep(id_, spec_.curriculum().stages(static_cast<int>(request.stage())).name(), record);
   return record;
 }

@@ -11,6 +11,7 @@
 
 #include "absl/status/statusor.h"
 #include "e3/v1/learner.pb.h"
+#include "learner/service/event_file.h"
 #include "learner/service/reward_client.h"
 #include "learner/service/rollout_pool.h"
 #include "learner/trainer.h"
@@ -73,6 +74,8 @@ class LearnerJob {
 
   LearnerJob(const LearnerEnvironment& environment, std::string id, v1::JobSpec spec);
   absl::Status Load();
+  // Into TensorBoard's file; what cannot be written there is only logged.
+  void RecordEvents(const v1::StepRecord& record);
   absl::StatusOr<const std::vector<EncodedProblem>*> Problems(const std::string& dataset);
   // The problems of a step: the data set in a new random order each epoch.
   std::vector<const EncodedProblem*> Select(const std::vector<EncodedProblem>& problems,
@@ -100,6 +103,8 @@ class LearnerJob {
   std::unique_ptr<PromptEncoder> encoder_;
   std::unique_ptr<Trainer> trainer_;
   std::map<std::string, std::vector<EncodedProblem>> problems_;
+  int64_t skipped_ = 0;                // updates in a row
+  std::unique_ptr<EventFile> events_;  // from the first step on
   uint64_t epoch_ = 0, term_ = 0;
   uint64_t steps_done_ = 0;
   uint64_t checkpointed_ = 0;

@@ -24,11 +24,12 @@ const char* Help(const std::string& name) {
       {"entropy", "Mean token entropy of the policy in nats"},
       {"verifications", "Mean verification phrases in a response (App. N)"},
       {"attempts", "Mean attempts in a response"},
-      {"kl", "Mean KL divergence to the reference (k3)"},
+      {"kl", "Mean KL divergence to the reference (training.kl_estimator)"},
       {"mismatch_max",
        "Largest difference of log-probabilities between rollout server and learner"},
       {"mismatch_mean", "Mean difference of log-probabilities between rollout server and learner"},
       {"gradient_norm", "Global gradient norm before clipping"},
+      {"learning_rate", "Mean learning rate of the step's updates"},
       {"budget", "Token budget of the stage"}};
   auto it = help->find(name);
   return it == help->end() ? "Of the last training step; see docs/metrics.md" : it->second;

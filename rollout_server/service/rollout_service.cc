@@ -1,5 +1,7 @@
 #include "rollout_server/service/rollout_service.h"
 
+#include <malloc.h>
+
 #include <algorithm>
 #include <utility>
 #include <vector>
@@ -20,11 +22,14 @@ constexpr int64_t kMaxWindowTokens = 1 << 20;
 
 RolloutService::RolloutService(EngineThread* engine) : engine_(engine) {
   reaper_ = std::thread([this] {
+    constexpr int kTrimSeconds = 20;
     std::unique_lock<std::mutex> lock(mutex_);
-    while (!stop_) {
+    for (int seconds = 1; !stop_; ++seconds) {
       stopping_.wait_for(lock, std::chrono::seconds(1), [&] { return stop_; });
       lock.unlock();
       Expire();
+      // Streams come and go on many threads, whose heaps keep what they no longer use.
+      if (seconds % kTrimSeconds == 0) malloc_trim(0);
       lock.lock();
     }
   });

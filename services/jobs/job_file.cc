@@ -48,6 +48,10 @@ v1::Training DefaultTraining() {
   t.set_loss_aggregation(v1::LOSS_AGGREGATION_TOKEN_MEAN);
   t.set_soft_overlong_tokens(0);
   t.set_soft_overlong_penalty(1);
+  t.set_learning_rate_decay(v1::LEARNING_RATE_DECAY_CONSTANT);
+  t.set_decay_updates(0);
+  t.set_min_learning_rate_ratio(0.1);
+  t.set_max_skipped_updates(5);
   return t;
 }
 

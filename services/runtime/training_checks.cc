@@ -46,6 +46,14 @@ std::optional<BadSetting> CheckTraining(const v1::Training& t) {
       {"checkpoint_every", count(t.checkpoint_every())},
       {"soft_overlong_tokens", t.soft_overlong_tokens() >= 0 ? "" : "must not be negative"},
       {"soft_overlong_penalty", not_negative(t.soft_overlong_penalty())},
+      {"decay_updates", t.learning_rate_decay() == v1::LEARNING_RATE_DECAY_CONSTANT ||
+                                t.decay_updates() > t.warmup_updates()
+                            ? ""
+                            : "must be above warmup_updates for a rate that falls"},
+      {"min_learning_rate_ratio",
+       t.min_learning_rate_ratio() >= 0 && t.min_learning_rate_ratio() <= 1 ? ""
+                                                                            : "must be in [0, 1]"},
+      {"max_skipped_updates", count(t.max_skipped_updates())},
       {"keep_checkpoints", t.keep_checkpoints() >= 0 ? "" : "must not be negative"},
   };
   for (const auto& [field, why] : checks) {

@@ -43,6 +43,15 @@ with Cluster() as c:
         p = subprocess.run([python, "-c", code, output / "model"], capture_output=True, text=True, env={"HF_HUB_OFFLINE": "1", "PATH": "/usr/bin"})
         check(p.returncode == 0 and "Try :" in p.stdout, f"transformers opens the checkpoint: {p.stdout.strip()[:100]} {p.stderr[-500:] if p.returncode else ''}")
 
+        code = ("import json, sys; from tensorboard.backend.event_processing.event_accumulator import EventAccumulator as A; a = A(sys.argv[1]); a.Reload(); "
+                "print(json.dumps({t: [[e.step, e.value] for e in a.Scalars(t)] for t in a.Tags()['scalars']}))")
+        p = subprocess.run([python, "-c", code, output / "tensorboard"], capture_output=True, text=True)
+        if "No module named 'tensorboard'" not in p.stderr:
+            scalars = json.loads(p.stdout)
+            rewards = [[r["step"], r["metrics"]["reward"]] for r in records]
+            same = all(s[0] == step and abs(s[1] - value) < 1e-6 for s, (step, value) in zip(scalars["train/reward"], rewards, strict=True))
+            check(same and len(scalars) > 20, f"TensorBoard reads {len(scalars)} scalars of six steps")
+
     # A second job waits for the first; both can be cancelled.
     long_job = write_job(c.state, "long", [(64, 500)])
     first = c.submit(long_job)

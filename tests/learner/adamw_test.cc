@@ -3,6 +3,8 @@
 #include <catch2/catch.hpp>
 #include <cmath>
 
+#include "learner/learning_rate.h"
+
 namespace e3 {
 namespace {
 
@@ -57,6 +59,23 @@ TEST_CASE(
 TEST_CASE("the global norm is the Euclidean norm") {
   std::vector<float> g(200000, 0.5f);
   CHECK(GlobalNorm(g.data(), 200000) == Approx(std::sqrt(200000 * 0.25)));
+}
+
+TEST_CASE("learning rates rise to the peak and fall as asked") {
+  const LearningRateSchedule cosine{2, 4, Decay::kCosine, 14, 0.1},
+      linear{2, 4, Decay::kLinear, 14, 0.1}, constant{2, 4, Decay::kConstant, 0, 0};
+  for (const LearningRateSchedule& s : {cosine, linear, constant}) {
+    CHECK(LearningRate(s, 1) == Approx(0.5));
+    CHECK(LearningRate(s, 4) == Approx(2));
+  }
+  CHECK(LearningRate(cosine, 9) == Approx(2 * (0.1 + 0.9 * 0.5)));
+  CHECK(LearningRate(linear, 9) == Approx(2 * (0.1 + 0.9 * 0.5)));
+  CHECK(LearningRate(linear, 6) == Approx(2 * (0.1 + 0.9 * 0.8)));
+  for (int64_t update : {14, 100}) {
+    CHECK(LearningRate(cosine, update) == Approx(0.2));
+    CHECK(LearningRate(linear, update) == Approx(0.2));
+    CHECK(LearningRate(constant, update) == 2);
+  }
 }
 
 }  // namespace

@@ -1,0 +1,114 @@
+#include "learner/memory_need.h"
+
+#include <algorithm>
+#include <fstream>
+#include <string>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "model/log_softmax.h"
+#include "model/parameters.h"
+
+namespace e3 {
+namespace {
+
+constexpr double kGiB = 1024.0 * 1024 * 1024;
+
+// A number in a file of the kernel; `absent` where there is none ("max").
+int64_t NumberIn(const std::string& path, int64_t absent) {
+  std::ifstream file(path);
+  std::string word;
+  int64_t value;
+  return file >> word && absl::SimpleAtoi(word, &value) ? value : absent;
+}
+
+int64_t FieldIn(const std::string& path, const std::string& name) {
+  std::ifstream file(path);
+  for (std::string field; file >> field;) {
+    int64_t kib;
+    if (field == name && file >> kib) return kib << 10;
+  }
+  return 0;
+}
+
+}  // namespace
+
+std::string MemoryNeed::Describe() const {
+  auto gib = [](int64_t bytes) { return static_cast<double>(bytes) / kGiB; };
+  return absl::StrFormat(
+      "%.2f GiB: weights %.2f, gradients %.2f, optimizer %.2f, reference %.2f, activations %.2f, "
+      "logits and buffers %.2f",
+      gib(total()), gib(weights), gib(gradients), gib(optimizer), gib(reference), gib(activations),
+      gib(logits));
+}
+
+MemoryNeed ComputeMemoryNeed(const ModelConfig& c, const v1::Training& training, int64_t longest) {
+  const int64_t q = c.num_heads * c.head_dim, kv = c.num_kv_heads * c.head_dim, qkv = q + 2 * kv;
+  const int64_t parameters = ParameterLayout(c).size();
+  const int64_t packed =
+      c.num_layers * c.hidden_size * (qkv + c.num_heads * c.head_dim + 3 * c.intermediate_size) +
+      c.vocab_size * c.hidden_size;
+  const int64_t tokens = std::max(longest, training.micro_batch_tokens());
+
+  // Floats a token: what a layer keeps for its gradients, and what its backward pass has besides.
+  const int64_t input = c.hidden_size;
+  const int64_t kept =
+      3 * c.hidden_size + qkv + 2 * q + 2 * kv + 3 * c.intermediate_size + 2 * c.num_heads + 2;
+  const int64_t passing = 2 * c.hidden_size + std::max(3 * qkv + q, 3 * c.intermediate_size);
+  const int64_t layers = training.recompute_activations() ? c.num_layers * input + kept
+                                                          : c.num_layers * (input + kept);
+  const int64_t head = 4 * c.hidden_size + 8;
+
+  const int64_t chunk = std::min(tokens, LogitChunkRows(c.vocab_size));
+  const int64_t widest = std::max({c.vocab_size, 2 * c.intermediate_size, qkv});
+  MemoryNeed need;
+  const int64_t floats = sizeof(float);
+  need.weights = floats * (parameters + packed);
+  need.gradients = floats * parameters;
+  need.optimizer = floats * 2 * parameters;
+  need.reference = floats * (training.kl_coef() != 0 ? 2 * parameters + packed : parameters);
+  need.activations = floats * tokens * (layers + passing + head);
+  need.logits = floats * (chunk * c.vocab_size + (int64_t{4} << 20) +
+                          std::min<int64_t>(tokens, 1024) * (widest + c.intermediate_size));
+  return need;
+}
+
+int64_t AvailableMemory() {
+  const int64_t own = FieldIn("/proc/self/status", "VmRSS:");
+  const int64_t available = FieldIn("/proc/meminfo", "MemAvailable:") + own;
+  const int64_t limit = NumberIn("/sys/fs/cgroup/memory.max", available);
+  const int64_t used = NumberIn("/sys/fs/cgroup/memory.current", 0);
+  return std::min(available, limit - used + own);
+}
+
+absl::Status CheckMemory(const ModelConfig& model, const v1::Training& training, int64_t longest,
+                         int64_t available) {
+  const MemoryNeed need = ComputeMemoryNeed(model, training, longest);
+  if (need.total() <= available) return absl::OkStatus();
+  std::string advice;
+  auto would = [&](const v1::Training& changed, const std::string& how) {
+    const int64_t total = ComputeMemoryNeed(model, changed, longest).total();
+    if (total >= need.total()) return;
+    absl::StrAppend(&advice, advice.empty() ? "" : "; ", how, " needs ",
+                    absl::StrFormat("%.2f GiB", static_cast<double>(total) / kGiB));
+  };
+  v1::Training changed = training;
+  changed.set_recompute_activations(true);
+  would(changed, "training.recompute_activations: true");
+  changed = training;
+  changed.set_micro_batch_tokens(std::min(longest, training.micro_batch_tokens()));
+  would(changed, absl::StrCat("training.micro_batch_tokens: ", changed.micro_batch_tokens()));
+  changed.set_recompute_activations(true);
+  would(changed, "both of these");
+  changed.set_kl_coef(0);
+  if (training.kl_coef() != 0) would(changed, "and training.kl_coef: 0");
+  return absl::FailedPreconditionError(absl::StrFormat(
+      "an update on sequences of up to %d tokens, in micro-batches of %d, needs %s; %.2f GiB are "
+      "available. %s",
+      longest, training.micro_batch_tokens(), need.Describe(),
+      static_cast<double>(available) / kGiB,
+      advice.empty() ? "A smaller budget or model is what is left." : advice));
+}
+
+}  // namespace e3

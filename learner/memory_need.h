@@ -1,0 +1,43 @@
+// What an update needs of memory, before it is begun.
+#ifndef E3_LEARNER_MEMORY_NEED_H_
+#define E3_LEARNER_MEMORY_NEED_H_
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/status.h"
+#include "e3/v1/job_spec.pb.h"
+#include "model/config.h"
+
+namespace e3 {
+
+// In bytes; fp32 on the CPU.
+struct MemoryNeed {
+  int64_t weights = 0;  // and the copy that products are made with
+  int64_t gradients = 0;
+  int64_t optimizer = 0;    // AdamW's two moments
+  int64_t reference = 0;    // its parameters, and with a KL penalty a model of them
+  int64_t activations = 0;  // of the largest micro-batch, between forward and backward pass
+  int64_t logits = 0;       // of a chunk of tokens, and what products are packed into
+  int64_t total() const {
+    return weights + gradients + optimizer + reference + activations + logits;
+  }
+  // "12.3 GiB: weights 4.0, …".
+  std::string Describe() const;
+};
+
+// `longest`: tokens of the longest sequence (prompt and response), which is never split.
+MemoryNeed ComputeMemoryNeed(const ModelConfig& model, const v1::Training& training,
+                             int64_t longest);
+
+// What this process may use: the memory that is available and what it has already, within the
+// limit of its control group.
+int64_t AvailableMemory();
+
+// FailedPrecondition, with the numbers and what to change, when the need is above `available`.
+absl::Status CheckMemory(const ModelConfig& model, const v1::Training& training, int64_t longest,
+                         int64_t available);
+
+}  // namespace e3
+
+#endif  // E3_LEARNER_MEMORY_NEED_H_
