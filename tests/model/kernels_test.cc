@@ -61,7 +61,7 @@ TEST_CASE("gradients of a product are those of double precision, on any number o
   for (auto [rows, outputs, inputs] : {std::tuple<int64_t, int64_t, int64_t>{1, 1, 8},
                                        {13, 265, 40},
                                        {1500, 70, 24},
-                                       {40, 9000, 600}}) {
+                                       {5, 9000, 600}}) {
     const std::vector<float> x = Random(rows * inputs, 1), weight = Random(outputs * inputs, 2),
                              d_y = Random(rows * outputs, 3);
     std::vector<float> d_x(x.size()), d_weight = weight;  // the weight's gradient is added to
@@ -83,6 +83,7 @@ TEST_CASE("gradients of a product are those of double precision, on any number o
         REQUIRE(d_weight[o * inputs + i] == Approx(sum).margin(3e-4));
       }
     }
+#ifndef __SANITIZE_THREAD__  // which does not know how OpenMP's threads wait for each other
     const int threads = omp_get_max_threads();
     omp_set_num_threads(threads == 1 ? 2 : 1);
     std::vector<float> d_x_again(x.size()), d_weight_again = weight;
@@ -91,6 +92,7 @@ TEST_CASE("gradients of a product are those of double precision, on any number o
     omp_set_num_threads(threads);
     REQUIRE(d_x == d_x_again);
     REQUIRE(d_weight == d_weight_again);
+#endif
   }
 }
 
