@@ -16,7 +16,7 @@ int64_t Panels(int64_t outputs) { return (outputs + kPanelWidth - 1) / kPanelWid
 // Rows of a block: its inputs stay in the second-level cache while the panels pass by. Blocks are
 // of equal size but for the last.
 int64_t BlockRows(int64_t rows, int64_t depth) {
-  constexpr int64_t kBytes = 384 << 10, kTileRows = 12;
+  constexpr int64_t kBytes = 384 << 10, kTileRows = kMostTileRows;
   const int64_t most =
       std::max<int64_t>(kTileRows, kBytes / (depth * static_cast<int64_t>(sizeof(float))));
   const int64_t blocks = (rows + most - 1) / most;

@@ -1,6 +1,6 @@
-// bench_learner MODEL SEQUENCES TOKENS: one update (forward, backward, clipped AdamW step) on
-// SEQUENCES of TOKENS, as one JSON line with and one without activation checkpointing;
-// bench/learner/run.py puts them beside their peers.
+// bench_learner MODEL SEQUENCES TOKENS [recompute]: one update (forward, backward, clipped AdamW
+// step) on SEQUENCES of TOKENS as one JSON line, with activation checkpointing if asked for;
+// bench/learner/run.py puts it beside its peers.
 //
 // The ceilings are the matrix products of the same step alone, at the same rows, in this run
 // (processors differ): this project's, and LibTorch's.
@@ -47,17 +47,16 @@ double PeakMiB() {
 
 struct Shape {
   int64_t outputs, inputs, times;
-  bool recomputed;  // with checkpointing
 };
 
 std::vector<Shape> Products(const ModelConfig& c) {
   const int64_t q = c.num_heads * c.head_dim, qkv = q + 2 * c.num_kv_heads * c.head_dim;
-  return {{qkv, c.hidden_size, c.num_layers, true},
-          {c.hidden_size, q, c.num_layers, true},
-          {2 * c.intermediate_size, c.hidden_size, c.num_layers, true},
-          {c.hidden_size, c.intermediate_size, c.num_layers, true},
+  return {{qkv, c.hidden_size, c.num_layers},
+          {c.hidden_size, q, c.num_layers},
+          {2 * c.intermediate_size, c.hidden_size, c.num_layers},
+          {c.hidden_size, c.intermediate_size, c.num_layers},
           // The head's logits are computed again in any case: they are never kept.
-          {c.vocab_size, c.hidden_size, 1, true}};
+          {c.vocab_size, c.hidden_size, 1}};
 }
 
 // Seconds of a step's products: forward (again, where `recompute` says so) and both gradients.

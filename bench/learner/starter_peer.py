@@ -2,12 +2,11 @@
 starter_peer.py MODEL SEQUENCES TOKENS [recompute]; one JSON line."""
 import json
 import pathlib
-import resource
 import sys
-import time
 
 import safetensors.torch
 import torch
+from report import report
 from torch.nn.functional import cross_entropy, embedding, linear, scaled_dot_product_attention, silu
 from torch.utils.checkpoint import checkpoint
 
@@ -57,10 +56,4 @@ def step():
     optimizer.step()
 
 
-step()
-begin, steps = time.perf_counter(), 0
-while steps < 3 or time.perf_counter() - begin < 3:
-    step()
-    steps += 1
-seconds = (time.perf_counter() - begin) / steps
-print(json.dumps({"tokens_per_second": n * t / seconds, "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+report(step, n * t)

@@ -1,11 +1,9 @@
 """transformers + torch.optim.AdamW on the same work as bench_learner: transformers_peer.py MODEL SEQUENCES TOKENS [recompute]; one JSON line."""
-import json
-import resource
 import sys
-import time
 
 import torch
 import transformers
+from report import report
 
 torch.set_num_threads(2)
 folder, sequences, tokens, recompute = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), len(sys.argv) > 4
@@ -25,10 +23,4 @@ def step():
     optimizer.step()
 
 
-step()
-begin, steps = time.perf_counter(), 0
-while steps < 3 or time.perf_counter() - begin < 3:
-    step()
-    steps += 1
-seconds = (time.perf_counter() - begin) / steps
-print(json.dumps({"tokens_per_second": sequences * tokens / seconds, "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+report(step, sequences * tokens)
