@@ -23,10 +23,4 @@ std::vector<double> GroupAdvantages(const std::vector<double>& rewards, bool nor
   return advantages;
 }
 
-double Overlong(int64_t length, int64_t budget, int64_t soft_tokens) {
-  if (soft_tokens <= 0) return 0;
-  const double into = static_cast<double>(length - (budget - soft_tokens));
-  return std::clamp(into / static_cast<double>(soft_tokens), 0.0, 1.0);
-}
-
 }  // namespace e3

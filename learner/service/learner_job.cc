@@ -17,6 +17,7 @@
 #include "services/runtime/files.h"
 #include "services/runtime/log.h"
 #include "services/runtime/metrics.h"
+#include "services/runtime/overlong.h"
 #include "services/runtime/philox.h"
 #include "services/runtime/rpc.h"
 #include "services/runtime/status_macros.h"

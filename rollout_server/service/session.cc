@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "services/runtime/overlong.h"
 #include "services/runtime/weight_version.h"
 
 namespace e3 {
@@ -107,11 +108,7 @@ void RolloutSession::OnOutput(uint64_t request_id, SampleOutput output,
     int64_t& length = asked.lengths.try_emplace(output.sample, asked.prefix).first->second;
     length += static_cast<int64_t>(output.tokens.size());
     if (output.finish != Finish::kNone) {
-      if (asked.soft_overlong > 0) {
-        const double over = static_cast<double>(length - (asked.budget - asked.soft_overlong)) /
-                            static_cast<double>(asked.soft_overlong);
-        chunk.set_overlong(static_cast<float>(std::clamp(over, 0.0, 1.0)));
-      }
+      chunk.set_overlong(static_cast<float>(Overlong(length, asked.budget, asked.soft_overlong)));
       if (--asked.unfinished == 0) asked_.erase(it);
     }
   }
