@@ -5,7 +5,7 @@ JOBS ?= $(shell nproc)
 # Tests run side by side on the same cores.
 test asan tsan: export OMP_WAIT_POLICY := passive
 
-.PHONY: help setup build demo test asan tsan fuzz format lint bench-reward bench-rollout bench-learner soak build-cuda smollm2 kill-default k8s-check clean
+.PHONY: help setup build demo test asan tsan fuzz format lint bench-reward bench-rollout bench-learner soak build-cuda smollm2 kill-default kill-learner k8s-check clean
 
 help:  ## Show this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,8 +32,8 @@ asan: setup  ## Torch-free tests under AddressSanitizer and UndefinedBehaviorSan
 	@cd build-asan && ctest --output-on-failure -j $(JOBS)
 
 tsan: setup  ## The tests without gRPC, model files and LibTorch under ThreadSanitizer
-	@cmake --preset tsan > /dev/null && cmake --build build-tsan -j $(JOBS) --target engine_test engine_thread_test kernels_test learner_core_test reward_test reward_pool_test curriculum_test
-	@cd build-tsan && OMP_NUM_THREADS=1 ctest --output-on-failure -R 'engine_test|engine_thread_test|kernels_test|learner_core_test|reward_test|reward_pool_test|curriculum_test'
+	@cmake --preset tsan > /dev/null && cmake --build build-tsan -j $(JOBS) --target engine_test engine_thread_test batch_pipeline_test kernels_test learner_core_test reward_test reward_pool_test curriculum_test
+	@cd build-tsan && OMP_NUM_THREADS=1 ctest --output-on-failure -R 'engine_test|engine_thread_test|batch_pipeline_test|kernels_test|learner_core_test|reward_test|reward_pool_test|curriculum_test'
 
 FUZZ_SECONDS ?= 60
 fuzz: setup  ## Fuzz the math verifier for FUZZ_SECONDS (60) on all cores; what it finds is kept in build-fuzz/
@@ -73,6 +73,10 @@ soak: build  ## A rollout server under 64 clients that cancel, vanish and read s
 
 kill-default: build  ## kill -9 each service in turn during the default job
 	@python3 tests/e2e/kill_test.py default
+
+kill-learner: build  ## kill -9 the learner, then one of two ranks, at 20 random moments of a 30-step job
+	@python3 tests/e2e/learner_test.py 20
+	@python3 tests/e2e/learner_test.py 20 2
 
 k8s-check:  ## Apply the manifests to a real Kubernetes API server, strictly (builds one on first use)
 	@k8s/check.sh

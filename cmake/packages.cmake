@@ -54,7 +54,7 @@ add_custom_command(
   COMMAND ${CMAKE_COMMAND} -E env --unset=CC --unset=CXX cargo build --release --locked --quiet
           --manifest-path ${PROJECT_SOURCE_DIR}/model/text/Cargo.toml --target-dir ${CMAKE_BINARY_DIR}/cargo
   DEPENDS model/text/Cargo.toml model/text/Cargo.lock
-          model/text/src/lib.rs model/text/src/tokenizer.rs model/text/src/chat_template.rs
+          model/text/src/lib.rs model/text/src/parquet_rows.rs model/text/src/tokenizer.rs model/text/src/chat_template.rs
   COMMENT "Building the tokenizer crate (cargo)" VERBATIM)
 add_custom_target(e3_text_build DEPENDS ${e3_text_lib})
 add_library(e3_text INTERFACE)

@@ -5,10 +5,14 @@
 
 namespace e3 {
 
-AdamW::AdamW(const ParameterLayout* layout)
+AdamW::AdamW(const ParameterLayout* layout) : AdamW(layout, 0, layout->size()) {}
+
+AdamW::AdamW(const ParameterLayout* layout, int64_t begin, int64_t end)
     : layout_(layout),
-      first_moment_(static_cast<size_t>(layout->size()), 0.0f),
-      second_moment_(static_cast<size_t>(layout->size()), 0.0f) {}
+      begin_(begin),
+      end_(end),
+      first_moment_(static_cast<size_t>(end - begin), 0.0f),
+      second_moment_(static_cast<size_t>(end - begin), 0.0f) {}
 
 void AdamW::Reset() {
   std::fill(first_moment_.begin(), first_moment_.end(), 0.0f);
@@ -27,12 +31,15 @@ void AdamW::Step(const AdamWOptions& o, const float* gradients, double gradient_
   const float epsilon = static_cast<float>(o.epsilon), scale = static_cast<float>(gradient_scale);
   for (const ParameterSlot& slot : layout_->slots()) {
     const float keep = slot.decay ? static_cast<float>(1 - o.learning_rate * o.weight_decay) : 1.0f;
-    float* p = parameters + slot.offset;
-    const float* g = gradients + slot.offset;
-    float* m = first_moment_.data() + slot.offset;
-    float* v = second_moment_.data() + slot.offset;
-#pragma omp parallel for simd schedule(static) if (slot.size > 65536)
-    for (int64_t i = 0; i < slot.size; ++i) {
+    const int64_t first = std::max(slot.offset, begin_),
+                  size = std::min(slot.offset + slot.size, end_) - first;
+    if (size <= 0) continue;
+    float* p = parameters + first;
+    const float* g = gradients + first;
+    float* m = first_moment_.data() + (first - begin_);
+    float* v = second_moment_.data() + (first - begin_);
+#pragma omp parallel for simd schedule(static) if (size > 65536)
+    for (int64_t i = 0; i < size; ++i) {
       const float gradient = g[i] * scale;
       m[i] = beta1 * m[i] + (1 - beta1) * gradient;
       v[i] = beta2 * v[i] + (1 - beta2) * gradient * gradient;

@@ -17,17 +17,25 @@ struct AdamWOptions {
   double weight_decay = 0.01;  // on matrices only (ParameterSlot::decay)
 };
 
-// Not thread-safe. Parallel inside; results do not depend on the number of threads.
+// Not thread-safe. Parallel inside; results do not depend on the number of threads, nor on how the
+// parameters are dealt out among optimizers.
 class AdamW {
  public:
   // `layout` outlives the optimizer.
   explicit AdamW(const ParameterLayout* layout);
+  // Of the parameters [begin, end) only (Rajbhandari et al. 2020, "ZeRO", stage 1): the moments are
+  // of these, and a step updates no others.
+  AdamW(const ParameterLayout* layout, int64_t begin, int64_t end);
 
   // One update with bias correction; gradients are multiplied by `gradient_scale` first (clipping).
+  // `gradients` and `parameters` are whole buffers.
   void Step(const AdamWOptions& options, const float* gradients, double gradient_scale,
             float* parameters);
 
+  int64_t begin() const { return begin_; }
+  int64_t end() const { return end_; }
   int64_t updates() const { return updates_; }
+  // end() - begin() values each.
   std::vector<float>& first_moment() { return first_moment_; }
   std::vector<float>& second_moment() { return second_moment_; }
   void Restore(int64_t updates) { updates_ = updates; }
@@ -35,6 +43,7 @@ class AdamW {
 
  private:
   const ParameterLayout* layout_;
+  int64_t begin_, end_;
   std::vector<float> first_moment_, second_moment_;
   int64_t updates_ = 0;
 };

@@ -29,19 +29,19 @@ absl::StatusOr<std::string> Checksum(const std::string& path) {
 }  // namespace
 
 absl::Status SaveCheckpoint(const std::string& folder, const std::string& job_id, uint64_t step,
-                            const std::string& source_model, Trainer& trainer) {
+                            const std::string& source_model, const ParameterLayout& layout,
+                            const TrainerState& trainer) {
   return WriteFolderDurably(folder, [&](const std::string& part) -> absl::Status {
-    const ParameterLayout& layout = trainer.policy().layout();
     E3_RETURN_IF_ERROR(
-        SaveModel(part, source_model, layout, trainer.policy().parameters(), Dtype::kFloat32));
+        SaveModel(part, source_model, layout, trainer.parameters.get(), Dtype::kFloat32));
     std::vector<TensorToWrite> tensors;
-    for (auto [name, values] : {std::pair("first_moment", &trainer.optimizer().first_moment()),
-                                std::pair("second_moment", &trainer.optimizer().second_moment()),
-                                std::pair("reference", &trainer.reference_parameters())}) {
-      tensors.push_back({name, {layout.size()}, Dtype::kFloat32, values->data()});
+    for (auto [name, values] : {std::pair("first_moment", trainer.first_moment.get()),
+                                std::pair("second_moment", trainer.second_moment.get()),
+                                std::pair("reference", trainer.reference.get())}) {
+      tensors.push_back({name, {layout.size()}, Dtype::kFloat32, values});
     }
     E3_RETURN_IF_ERROR(WriteSafetensors(part + "/trainer.safetensors", tensors, {}));
-    Json state = {{"job", job_id}, {"step", step}, {"updates", trainer.optimizer().updates()}};
+    Json state = {{"job", job_id}, {"step", step}, {"updates", trainer.updates}};
     for (const char* file : kChecked) {
       E3_ASSIGN_OR_RETURN(state["checksums"][file], Checksum(absl::StrCat(part, "/", file)));
     }
@@ -49,8 +49,9 @@ absl::Status SaveCheckpoint(const std::string& folder, const std::string& job_id
   });
 }
 
-absl::StatusOr<uint64_t> LoadCheckpoint(const std::string& folder, const std::string& job_id,
-                                        Trainer& trainer) {
+absl::StatusOr<Checkpoint> LoadCheckpoint(const std::string& folder, const std::string& job_id,
+                                          const ModelConfig& config,
+                                          const ParameterLayout& layout) {
   auto bad = [&](absl::string_view why) {
     return absl::DataLossError(absl::StrCat("checkpoint ", folder, " ", why));
   };
@@ -75,27 +76,26 @@ absl::StatusOr<uint64_t> LoadCheckpoint(const std::string& folder, const std::st
     if (!checksum.ok() || *checksum != state["checksums"].value(file, ""))
       return bad(absl::StrCat("has a torn or corrupt ", file));
   }
-  Transformer& policy = trainer.policy();
-  const size_t size = static_cast<size_t>(policy.layout().size());
-  std::vector<float> parameters(size);
-  E3_RETURN_IF_ERROR(LoadParameters(folder, policy.config(), policy.layout(), parameters.data()));
+  const size_t size = static_cast<size_t>(layout.size());
+  auto floats = [&] { return std::make_shared<std::vector<float>>(size); };
+  auto parameters = floats();
+  E3_RETURN_IF_ERROR(LoadParameters(folder, config, layout, parameters->data()));
   E3_ASSIGN_OR_RETURN(std::unique_ptr<SafetensorsReader> reader,
                       SafetensorsReader::OpenFile(folder + "/trainer.safetensors"));
-  std::vector<float> moments[3];
-  const char* names[3] = {"first_moment", "second_moment", "reference"};
-  for (int i = 0; i < 3; ++i) {
-    E3_ASSIGN_OR_RETURN(TensorView view, reader->Get(names[i]));
+  Checkpoint checkpoint{state["step"].get<uint64_t>(), {}};
+  TrainerState& restored = checkpoint.state;
+  restored.updates = state.value("updates", int64_t{0});
+  restored.parameters = {parameters, parameters->data()};
+  for (auto [name, to] : {std::pair("first_moment", &restored.first_moment),
+                          std::pair("second_moment", &restored.second_moment),
+                          std::pair("reference", &restored.reference)}) {
+    E3_ASSIGN_OR_RETURN(TensorView view, reader->Get(name));
     if (static_cast<size_t>(view.num_elements()) != size) return bad("is of another model");
-    moments[i].resize(size);
-    E3_RETURN_IF_ERROR(CopyAsFloat(view, moments[i].data()));
+    auto values = floats();
+    E3_RETURN_IF_ERROR(CopyAsFloat(view, values->data()));
+    *to = {values, values->data()};
   }
-  trainer.ResetReference();
-  policy.UpdateParameters([&](float* to) { memcpy(to, parameters.data(), size * sizeof(float)); });
-  trainer.optimizer().first_moment() = std::move(moments[0]);
-  trainer.optimizer().second_moment() = std::move(moments[1]);
-  trainer.reference_parameters() = std::move(moments[2]);
-  trainer.optimizer().Restore(state.value("updates", int64_t{0}));
-  return state["step"].get<uint64_t>();
+  return checkpoint;
 }
 
 std::vector<std::string> ListCheckpoints(const std::string& parent) {
@@ -124,11 +124,14 @@ std::string CheckpointFolder(const std::string& parent, uint64_t step) {
   return absl::StrFormat("%s/step-%06d", parent, step);
 }
 
-void PruneCheckpoints(const std::string& parent, int64_t keep) {
+std::string PruneCheckpoints(const std::string& parent, int64_t keep, uint64_t best) {
   std::vector<std::string> folders = ListCheckpoints(parent);
   std::error_code error;
-  for (size_t i = static_cast<size_t>(keep); i < folders.size(); ++i)
-    fs::remove_all(folders[i], error);
+  for (size_t i = static_cast<size_t>(keep); i < folders.size(); ++i) {
+    if (CheckpointStep(folders[i]) != best) fs::remove_all(folders[i], error);
+  }
+  if (folders.empty()) return "";
+  return folders[std::min(static_cast<size_t>(keep), folders.size()) - 1];
 }
 
 }  // namespace e3

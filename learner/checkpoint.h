@@ -17,20 +17,28 @@ namespace e3 {
 
 // Writes `folder` whole or not at all. `source_model` lends its configuration and tokenizer.
 absl::Status SaveCheckpoint(const std::string& folder, const std::string& job_id, uint64_t step,
-                            const std::string& source_model, Trainer& trainer);
+                            const std::string& source_model, const ParameterLayout& layout,
+                            const TrainerState& state);
 
-// Restores the trainer. DataLoss for a folder that is torn, corrupt or of another model,
-// FailedPrecondition for one of another job; the trainer is unchanged then. Returns the step.
-absl::StatusOr<uint64_t> LoadCheckpoint(const std::string& folder, const std::string& job_id,
-                                        Trainer& trainer);
+struct Checkpoint {
+  uint64_t step = 0;
+  TrainerState state;
+};
+
+// DataLoss for a folder that is torn, corrupt or of another model than `config` and `layout`,
+// FailedPrecondition for one of another job.
+absl::StatusOr<Checkpoint> LoadCheckpoint(const std::string& folder, const std::string& job_id,
+                                          const ModelConfig& config,
+                                          const ParameterLayout& layout);
 
 // Folders "step-…" under `parent`, newest first.
 std::vector<std::string> ListCheckpoints(const std::string& parent);
 std::string CheckpointFolder(const std::string& parent, uint64_t step);
 // The step in such a folder's name.
 uint64_t CheckpointStep(const std::string& folder);
-// Removes all but the newest `keep`.
-void PruneCheckpoints(const std::string& parent, int64_t keep);
+// Removes all but the newest `keep`, and the one of step `best` (where there is one). Returns the
+// oldest of the newest ones, which a run may have to go on from.
+std::string PruneCheckpoints(const std::string& parent, int64_t keep, uint64_t best);
 
 }  // namespace e3
 

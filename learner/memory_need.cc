@@ -37,9 +37,10 @@ int64_t FieldIn(const std::string& path, const std::string& name) {
 std::string MemoryNeed::Describe() const {
   auto gib = [](int64_t bytes) { return static_cast<double>(bytes) / kGiB; };
   return absl::StrFormat(
-      "%.2f GiB: weights %.2f, gradients %.2f, optimizer %.2f, reference %.2f, activations %.2f, "
+      "%.2f GiB: weights %.2f, gradients %.2f, optimizer %.2f, reference %.2f, copies %.2f, "
+      "activations %.2f, "
       "logits and buffers %.2f",
-      gib(total()), gib(weights), gib(gradients), gib(optimizer), gib(reference), gib(activations),
+      gib(total()), gib(weights), gib(gradients), gib(optimizer), gib(reference), gib(copies), gib(activations),
       gib(logits));
 }
 
@@ -68,6 +69,8 @@ MemoryNeed ComputeMemoryNeed(const ModelConfig& c, const v1::Training& training,
   need.gradients = floats * parameters;
   need.optimizer = floats * 2 * parameters;
   need.reference = floats * (training.kl_coef() != 0 ? 2 * parameters + packed : parameters);
+  need.copies = floats * parameters *
+                ((training.background_checkpoints() ? 3 : 0) + (training.max_staleness() > 0));
   need.activations = floats * tokens * (layers + passing + head);
   need.logits = floats * (chunk * c.vocab_size + (int64_t{4} << 20) +
                           std::min<int64_t>(tokens, 1024) * (widest + c.intermediate_size));
@@ -101,6 +104,8 @@ absl::Status CheckMemory(const ModelConfig& model, const v1::Training& training,
   would(changed, absl::StrCat("training.micro_batch_tokens: ", changed.micro_batch_tokens()));
   changed.set_recompute_activations(true);
   would(changed, "both of these");
+  changed.set_background_checkpoints(false);
+  would(changed, "and training.background_checkpoints: false");
   changed.set_kl_coef(0);
   if (training.kl_coef() != 0) would(changed, "and training.kl_coef: 0");
   return absl::FailedPreconditionError(absl::StrFormat(

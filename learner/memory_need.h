@@ -17,10 +17,11 @@ struct MemoryNeed {
   int64_t gradients = 0;
   int64_t optimizer = 0;    // AdamW's two moments
   int64_t reference = 0;    // its parameters, and with a KL penalty a model of them
+  int64_t copies = 0;       // of what is published and checkpointed while steps run
   int64_t activations = 0;  // of the largest micro-batch, between forward and backward pass
   int64_t logits = 0;       // of a chunk of tokens, and what products are packed into
   int64_t total() const {
-    return weights + gradients + optimizer + reference + activations + logits;
+    return weights + gradients + optimizer + reference + copies + activations + logits;
   }
   // "12.3 GiB: weights 4.0, …".
   std::string Describe() const;

@@ -78,6 +78,7 @@ PolicyLoss ComputePolicyLoss(const PolicyTokens& t, const PolicyLossOptions& o) 
   }
   at::Tensor ratio = Ratio(t.logprobs.detach(), t.old_logprobs);
   result.ratio = ratio.sum().item<float>();
+  result.ratio_max = ratio.max().item<float>();
   result.clipped_low = Count((ratio < 1 - o.clip_low) & (t.advantages < 0));
   result.clipped_high = Count((ratio > 1 + o.clip_high) & (t.advantages > 0));
   result.clipped_dual = Count((ratio > o.dual_clip) & (t.advantages < 0));

@@ -63,6 +63,7 @@ struct PolicyLoss {
       loss;  // scalar; backward() on the sum over micro-batches is the gradient of the mini-batch
   // Sums over tokens, for statistics.
   double kl = 0, entropy = 0, ratio = 0;
+  double ratio_max = 0;
   double clipped_low = 0, clipped_high = 0, clipped_dual = 0;
 };
 

@@ -1,9 +1,13 @@
 #include "learner/token_logprobs.h"
 
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/exp.h>
 #include <ATen/ops/from_blob.h>
+#include <ATen/ops/gather.h>
 #include <ATen/ops/index_select.h>
+#include <ATen/ops/log_softmax.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
@@ -11,6 +15,7 @@
 #include <vector>
 
 #include "model/log_softmax.h"
+#include "model/recompute.h"
 
 namespace e3 {
 namespace {
@@ -85,8 +90,35 @@ at::Tensor View(const std::vector<int64_t>& ids) {
 
 }  // namespace
 
+namespace {
+
+// From LibTorch's own operators, where the fused ones do not compute; in chunks whose logits are
+// computed again in the backward pass.
+TokenLogprobs ComposedTokenLogprobs(const at::Tensor& hidden, const Projection& lm_head,
+                                    const at::Tensor& targets, double temperature) {
+  const int64_t n = hidden.size(0), chunk = LogitChunkRows(lm_head.weight.size(0));
+  std::vector<at::Tensor> logprobs, entropies;
+  for (int64_t begin = 0; begin < n; begin += chunk) {
+    const int64_t rows = std::min(chunk, n - begin);
+    const at::Tensor ids = targets.narrow(0, begin, rows).unsqueeze(1);
+    at::Tensor both = Recomputed(
+        [&lm_head, ids, temperature](const at::Tensor& h) {
+          at::Tensor log_p = at::log_softmax(Linear(h, lm_head) / temperature, -1);
+          return at::cat({at::gather(log_p, 1, ids), -(at::exp(log_p) * log_p).sum(-1, true)}, 1);
+        },
+        hidden.narrow(0, begin, rows));
+    logprobs.push_back(both.select(1, 0));
+    entropies.push_back(both.select(1, 1));
+  }
+  return {at::cat(logprobs), at::cat(entropies)};
+}
+
+}  // namespace
+
 TokenLogprobs ComputeTokenLogprobs(const at::Tensor& hidden, const Projection& lm_head,
                                    const at::Tensor& targets, double temperature) {
+  if (!UsesFusedOperators(hidden))
+    return ComposedTokenLogprobs(hidden, lm_head, targets, temperature);
   variable_list out = TokenLogprobsFunction::apply(hidden.contiguous(), lm_head.weight, &lm_head,
                                                    targets, temperature);
   return {out[0], out[1]};
@@ -96,11 +128,14 @@ TokenLogprobs ForwardLogprobs(const Transformer& model, const PackedBatch& batch
                               double temperature, bool recompute) {
   auto attention = std::make_shared<PackedCausalAttention>(batch.offsets);
   // Autograd keeps the ids, so they are copied.
-  at::Tensor ids = View(batch.token_ids).clone(), positions = View(batch.positions).clone();
+  auto copied = [&](const std::vector<int64_t>& values) {
+    return View(values).clone().to(model.device());
+  };
+  at::Tensor ids = copied(batch.token_ids), positions = copied(batch.positions);
   at::Tensor hidden = recompute ? model.RecomputedHidden(ids, positions, attention)
                                 : model.Hidden(ids, positions, *attention);
-  return ComputeTokenLogprobs(at::index_select(hidden, 0, View(batch.predicting_rows).clone()),
-                              model.lm_head(), View(batch.targets).clone(), temperature);
+  return ComputeTokenLogprobs(at::index_select(hidden, 0, copied(batch.predicting_rows)),
+                              model.lm_head(), copied(batch.targets), temperature);
 }
 
 }  // namespace e3

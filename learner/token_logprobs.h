@@ -15,8 +15,8 @@ struct TokenLogprobs {
   at::Tensor entropies;  // [T] nats, of softmax(logits / temperature)
 };
 
-// hidden [T, d], lm_head [V, d], targets int64 [T]; CPU, fp32. Differentiable in hidden and
-// lm_head's weight: the logits are computed in chunks, and again in the backward pass. The same
+// hidden [T, d], lm_head [V, d], targets int64 [T]. Differentiable in hidden and lm_head's weight:
+// the logits are computed in chunks, and again in the backward pass. On the CPU in fp32 the same
 // bits as the sampler's for the same hidden states.
 TokenLogprobs ComputeTokenLogprobs(const at::Tensor& hidden, const Projection& lm_head,
                                    const at::Tensor& targets, double temperature);

@@ -11,37 +11,53 @@
 
 #include "learner/learning_rate.h"
 #include "learner/policy_loss.h"
+#include "learner/ranks/gradient_reducer.h"
 #include "learner/token_logprobs.h"
+#include "services/runtime/status_macros.h"
 
 namespace e3 {
 
+std::shared_ptr<const float> CopyFloats(const float* values, int64_t n) {
+  auto copy = std::make_shared<std::vector<float>>(values, values + n);
+  return {copy, copy->data()};
+}
+
+std::shared_ptr<const float> ViewFloats(const float* values) {
+  return {std::shared_ptr<const float>(), values};
+}
+
+TrainerState InitialState(const Transformer& policy) {
+  const int64_t n = policy.layout().size();
+  auto zeros = std::make_shared<std::vector<float>>(static_cast<size_t>(n));
+  const std::shared_ptr<const float> moments(zeros, zeros->data());
+  const std::shared_ptr<const float> parameters = CopyFloats(policy.parameters(), n);
+  return {0, parameters, moments, moments, parameters};
+}
+
 double OptimizerStep(Transformer& model, AdamW& optimizer, const AdamWOptions& options,
-                     double max_grad_norm) {
+                     double max_grad_norm, const std::function<void()>& exchange) {
   const double norm = GlobalNorm(model.gradients(), model.layout().size());
   if (!std::isfinite(norm)) return norm;
   const double scale =
       max_grad_norm > 0 && norm > max_grad_norm ? max_grad_norm / (norm + 1e-6) : 1.0;
-  model.UpdateParameters(
-      [&](float* parameters) { optimizer.Step(options, model.gradients(), scale, parameters); });
+  model.UpdateParameters([&](float* parameters) {
+    optimizer.Step(options, model.gradients(), scale, parameters);
+    if (exchange) exchange();
+  });
   return norm;
 }
 
-Trainer::Trainer(std::unique_ptr<Transformer> policy)
-    : policy_(std::move(policy)), optimizer_(&policy_->layout()) {
-  policy_->EnableGradients();
-  ResetReference();
+namespace {
+
+// Every rank's part of `whole` to all others.
+void StartExchange(Collectives& ranks, const at::Tensor& whole) {
+  for (int rank = 0; rank < ranks.size(); ++rank) {
+    const auto [begin, end] = RankRange(whole.numel(), rank, ranks.size());
+    if (begin < end) ranks.StartBroadcast(whole.narrow(0, begin, end - begin), rank);
+  }
 }
 
-void Trainer::ResetReference() {
-  reference_parameters_.assign(policy_->parameters(),
-                               policy_->parameters() + policy_->layout().size());
-  reference_.reset();
-}
-
-std::vector<float>& Trainer::reference_parameters() { return reference_parameters_; }
-
-UpdateStatistics Trainer::Update(const std::vector<const TrainingRollout*>& all_rollouts,
-                                 const v1::Training& training, double temperature) {
+PolicyLossOptions LossOptions(const v1::Training& training) {
   PolicyLossOptions options;
   options.clip_low = training.clip_low();
   options.clip_high = training.clip_high();
@@ -51,62 +67,163 @@ UpdateStatistics Trainer::Update(const std::vector<const TrainingRollout*>& all_
                          : training.kl_estimator() == v1::KL_ESTIMATOR_K2 ? KlEstimator::kK2
                                                                           : KlEstimator::kK3;
   options.entropy_coef = training.entropy_coef();
-  const Aggregation aggregation{training.advantage_mask() == v1::ADVANTAGE_MASK_NEGATIVE,
-                                training.loss_aggregation() == v1::LOSS_AGGREGATION_SEQUENCE_MEAN};
+  return options;
+}
 
-  // Every token of the mini-batch counts, also of rollouts that carry no gradient.
-  MiniBatchCounts counts;
-  std::vector<const TrainingRollout*> rollouts;
-  std::vector<int64_t> lengths;
-  const bool only_policy = options.kl_coef == 0 && options.entropy_coef == 0;
-  for (const TrainingRollout* rollout : all_rollouts) {
-    counts.Add(static_cast<double>(rollout->sequence.trained_tokens()), rollout->advantage);
-    const bool no_gradient =
-        rollout->advantage == 0 || (aggregation.mask_negative && rollout->advantage < 0);
-    if (only_policy && no_gradient) continue;
-    rollouts.push_back(rollout);
-    lengths.push_back(rollout->sequence.length());
+Aggregation AggregationOf(const v1::Training& training) {
+  return {training.advantage_mask() == v1::ADVANTAGE_MASK_NEGATIVE,
+          training.loss_aggregation() == v1::LOSS_AGGREGATION_SEQUENCE_MEAN};
+}
+
+LearningRateSchedule Schedule(const v1::Training& training) {
+  return {training.learning_rate(), training.warmup_updates(),
+          training.learning_rate_decay() == v1::LEARNING_RATE_DECAY_LINEAR   ? Decay::kLinear
+          : training.learning_rate_decay() == v1::LEARNING_RATE_DECAY_COSINE ? Decay::kCosine
+                                                                             : Decay::kConstant,
+          training.decay_updates(), training.min_learning_rate_ratio()};
+}
+
+// The tokens of packed rollouts as the loss takes them; the vectors hold what the tensors view.
+struct TokenColumns {
+  std::vector<const TrainingSequence*> sequences;
+  std::vector<float> old_logprobs, advantages, weights, policy_weights;
+  std::vector<size_t> incorrect_ends;  // where the last token of an incorrect response is
+
+  void Add(const TrainingRollout& r, const MiniBatchCounts& counts,
+           const Aggregation& aggregation) {
+    sequences.push_back(&r.sequence);
+    for (size_t k = 0; k < r.old_logprobs.size(); ++k) {
+      if (!r.sequence.IsForced(k)) old_logprobs.push_back(r.old_logprobs[k]);
+    }
+    const double tokens = static_cast<double>(r.sequence.trained_tokens());
+    auto each = [&](std::vector<float>& values, double value) {
+      values.resize(values.size() + static_cast<size_t>(tokens), static_cast<float>(value));
+    };
+    each(advantages, r.advantage);
+    each(weights, TokenWeight(counts, aggregation, tokens));
+    each(policy_weights, PolicyTokenWeight(counts, aggregation, tokens, r.advantage));
+    if (r.ended && r.advantage < 0) incorrect_ends.push_back(old_logprobs.size() - 1);
   }
+
+  PolicyTokens Tensors(const at::TensorOptions& like) {
+    auto tensor = [&](std::vector<float>& values) {
+      return at::from_blob(values.data(), {static_cast<int64_t>(values.size())}, at::kFloat)
+          .to(like);
+    };
+    PolicyTokens tokens;
+    tokens.old_logprobs = tensor(old_logprobs);
+    tokens.advantages = tensor(advantages);
+    tokens.weights = tensor(weights);
+    tokens.policy_weights = tensor(policy_weights);
+    return tokens;
+  }
+};
+
+}  // namespace
+
+MiniBatch MakeMiniBatch(const std::vector<const TrainingRollout*>& rollouts,
+                        const v1::Training& training) {
+  MiniBatch batch;
+  const bool only_policy = training.kl_coef() == 0 && training.entropy_coef() == 0;
+  const bool masked = training.advantage_mask() == v1::ADVANTAGE_MASK_NEGATIVE;
+  for (const TrainingRollout* rollout : rollouts) {
+    batch.counts.Add(static_cast<double>(rollout->sequence.trained_tokens()), rollout->advantage);
+    const bool no_gradient = rollout->advantage == 0 || (masked && rollout->advantage < 0);
+    if (rollout->sequence.trained_tokens() == 0) continue;
+    if (!(only_policy && no_gradient)) batch.rollouts.push_back(rollout);
+  }
+  return batch;
+}
+
+Trainer::Trainer(std::unique_ptr<Transformer> policy, Collectives* collectives,
+                 bool shard_optimizer)
+    : policy_(std::move(policy)),
+      collectives_(collectives),
+      optimizer_([&] {
+        const int64_t n = policy_->layout().size();
+        if (collectives == nullptr || !shard_optimizer) return AdamW(&policy_->layout());
+        const auto [begin, end] = RankRange(n, collectives->rank(), collectives->size());
+        return AdamW(&policy_->layout(), begin, end);
+      }()) {
+  policy_->EnableGradients();
+  ResetReference();
+}
+
+absl::StatusOr<TrainerState> Trainer::State(bool copy) {
+  const int64_t n = policy_->layout().size();
+  auto part = [&](const float* values) {
+    return copy ? CopyFloats(values, n) : ViewFloats(values);
+  };
+  TrainerState state{optimizer_.updates(), part(policy_->parameters()), nullptr, nullptr,
+                     reference_parameters_};
+  for (auto [values, to] : {std::pair(&optimizer_.first_moment(), &state.first_moment),
+                            std::pair(&optimizer_.second_moment(), &state.second_moment)}) {
+    if (optimizer_.end() - optimizer_.begin() == n) {
+      *to = part(values->data());
+      continue;
+    }
+    auto whole = std::make_shared<at::Tensor>(at::empty({n}, at::kFloat));
+    float* floats = whole->mutable_data_ptr<float>();
+    std::copy(values->begin(), values->end(), floats + optimizer_.begin());
+    StartExchange(*collectives_, *whole);
+    E3_RETURN_IF_ERROR(collectives_->Wait());
+    *to = {whole, floats};
+  }
+  return state;
+}
+
+void Trainer::Restore(const TrainerState& state) {
+  const int64_t n = policy_->layout().size();
+  policy_->UpdateParameters(
+      [&](float* to) { std::copy(state.parameters.get(), state.parameters.get() + n, to); });
+  for (auto [from, to] : {std::pair(state.first_moment.get(), &optimizer_.first_moment()),
+                          std::pair(state.second_moment.get(), &optimizer_.second_moment())}) {
+    std::copy(from + optimizer_.begin(), from + optimizer_.end(), to->begin());
+  }
+  optimizer_.Restore(state.updates);
+  reference_parameters_ = state.reference;
+  reference_.reset();
+}
+
+void Trainer::ResetReference() {
+  reference_parameters_ = nullptr;
+  if (policy_->fused())
+    reference_parameters_ = CopyFloats(policy_->parameters(), policy_->layout().size());
+  reference_.reset();
+}
+
+absl::StatusOr<UpdateStatistics> Trainer::ComputeGradients(const MiniBatch& mini_batch,
+                                                           const v1::Training& training,
+                                                           double temperature) {
+  const PolicyLossOptions options = LossOptions(training);
+  const Aggregation aggregation = AggregationOf(training);
+  std::vector<int64_t> lengths;
+  for (const TrainingRollout* rollout : mini_batch.rollouts)
+    lengths.push_back(rollout->sequence.length());
 
   UpdateStatistics statistics;
   policy_->ZeroGradients();
+  GradientReducer reducer(policy_.get(), collectives_);
   size_t begin = 0;
   for (size_t end : MicroBatches(lengths, training.micro_batch_tokens())) {
-    std::vector<const TrainingSequence*> sequences;
-    std::vector<float> old_logprobs, advantages, weights, policy_weights;
-    for (size_t i = begin; i < end; ++i) {
-      const TrainingRollout& r = *rollouts[i];
-      sequences.push_back(&r.sequence);
-      for (size_t k = 0; k < r.old_logprobs.size(); ++k) {
-        if (!r.sequence.IsForced(k)) old_logprobs.push_back(r.old_logprobs[k]);
-      }
-      const double tokens = static_cast<double>(r.sequence.trained_tokens());
-      auto each = [&](std::vector<float>& values, double value) {
-        values.resize(values.size() + static_cast<size_t>(tokens), static_cast<float>(value));
-      };
-      each(advantages, r.advantage);
-      each(weights, TokenWeight(counts, aggregation, tokens));
-      each(policy_weights, PolicyTokenWeight(counts, aggregation, tokens, r.advantage));
-    }
-    begin = end;
-    const int64_t n = static_cast<int64_t>(old_logprobs.size());
-    if (n == 0) continue;
-    PackedBatch batch = Pack(sequences);
-    PolicyTokens tokens;
-    tokens.old_logprobs = at::from_blob(old_logprobs.data(), {n}, at::kFloat);
-    tokens.advantages = at::from_blob(advantages.data(), {n}, at::kFloat);
-    tokens.weights = at::from_blob(weights.data(), {n}, at::kFloat);
-    tokens.policy_weights = at::from_blob(policy_weights.data(), {n}, at::kFloat);
+    TokenColumns columns;
+    for (; begin < end; ++begin)
+      columns.Add(*mini_batch.rollouts[begin], mini_batch.counts, aggregation);
+    if (columns.advantages.empty()) continue;
+    PackedBatch batch = Pack(columns.sequences);
+    PolicyTokens tokens = columns.Tensors(policy_->flat_parameters().options());
     if (options.kl_coef != 0) {
       at::NoGradGuard no_grad;
       if (reference_ == nullptr) {
         reference_ = std::make_unique<Transformer>(policy_->config());
         reference_->UpdateParameters([&](float* parameters) {
-          std::copy(reference_parameters_.begin(), reference_parameters_.end(), parameters);
+          std::copy(reference_parameters_.get(),
+                    reference_parameters_.get() + policy_->layout().size(), parameters);
         });
       }
       tokens.ref_logprobs = ForwardLogprobs(*reference_, batch, temperature).logprobs;
     }
+    if (end == lengths.size()) reducer.WatchLastBackward();
     TokenLogprobs forward =
         ForwardLogprobs(*policy_, batch, temperature, training.recompute_activations());
     tokens.logprobs = forward.logprobs;
@@ -114,39 +231,47 @@ UpdateStatistics Trainer::Update(const std::vector<const TrainingRollout*>& all_
     PolicyLoss loss = ComputePolicyLoss(tokens, options);
     loss.loss.backward();
 
-    at::Tensor difference = at::abs(tokens.logprobs.detach() - tokens.old_logprobs);
-    statistics.mismatch_max =
-        std::max<double>(statistics.mismatch_max, difference.max().item<float>());
-    statistics.mismatch_mean += difference.sum().item<float>();
+    at::Tensor change = tokens.logprobs.detach() - tokens.old_logprobs, difference = at::abs(change);
     statistics.loss += loss.loss.item<float>();
-    statistics.kl += loss.kl;
-    statistics.entropy += loss.entropy;
-    statistics.ratio += loss.ratio;
-    statistics.clip_low_share += loss.clipped_low;
-    statistics.clip_high_share += loss.clipped_high;
-    statistics.clip_dual_share += loss.clipped_dual;
-    statistics.tokens += n;
+    TokenStatistics of_batch;
+    of_batch.tokens = difference.numel();
+    of_batch.kl = loss.kl;
+    of_batch.entropy = loss.entropy;
+    of_batch.ratio = loss.ratio;
+    of_batch.ratio_max = loss.ratio_max;
+    of_batch.clip_low_share = loss.clipped_low;
+    of_batch.clip_high_share = loss.clipped_high;
+    of_batch.clip_dual_share = loss.clipped_dual;
+    of_batch.mismatch_mean = difference.sum().item<float>();
+    of_batch.mismatch_max = difference.max().item<float>();
+    of_batch.incorrect_ends = static_cast<int64_t>(columns.incorrect_ends.size());
+    for (size_t i : columns.incorrect_ends)
+      of_batch.incorrect_end_shift += change[static_cast<int64_t>(i)].item<float>();
+    statistics.tokens.Add(of_batch);
   }
-  if (statistics.tokens == 0) {
-    statistics.skipped = true;
-    return statistics;
-  }
-  const double n = static_cast<double>(statistics.tokens);
-  for (double* mean :
-       {&statistics.mismatch_mean, &statistics.kl, &statistics.entropy, &statistics.ratio,
-        &statistics.clip_low_share, &statistics.clip_high_share, &statistics.clip_dual_share}) {
-    *mean /= n;
-  }
-  statistics.learning_rate = LearningRate(
-      {training.learning_rate(), training.warmup_updates(),
-       training.learning_rate_decay() == v1::LEARNING_RATE_DECAY_LINEAR   ? Decay::kLinear
-       : training.learning_rate_decay() == v1::LEARNING_RATE_DECAY_COSINE ? Decay::kCosine
-                                                                          : Decay::kConstant,
-       training.decay_updates(), training.min_learning_rate_ratio()},
-      optimizer_.updates() + 1);
+  E3_RETURN_IF_ERROR(reducer.Finish());
+  return statistics;
+}
+
+absl::StatusOr<UpdateStatistics> Trainer::Update(const MiniBatch& mini_batch,
+                                                 const v1::Training& training,
+                                                 double temperature) {
+  E3_ASSIGN_OR_RETURN(UpdateStatistics statistics,
+                      ComputeGradients(mini_batch, training, temperature));
+  statistics.learning_rate = LearningRate(Schedule(training), optimizer_.updates() + 1);
   const AdamWOptions adamw{statistics.learning_rate, training.beta1(), training.beta2(),
                            training.epsilon(), training.weight_decay()};
-  statistics.gradient_norm = OptimizerStep(*policy_, optimizer_, adamw, training.max_grad_norm());
+  absl::Status exchanged;
+  std::function<void()> exchange;
+  if (optimizer_.end() - optimizer_.begin() < policy_->layout().size()) {
+    exchange = [&] {
+      StartExchange(*collectives_, policy_->flat_parameters());
+      exchanged = collectives_->Wait();
+    };
+  }
+  statistics.gradient_norm =
+      OptimizerStep(*policy_, optimizer_, adamw, training.max_grad_norm(), exchange);
+  E3_RETURN_IF_ERROR(exchanged);
   statistics.finite = std::isfinite(statistics.gradient_norm);
   statistics.skipped = !statistics.finite;
   return statistics;

@@ -1,7 +1,8 @@
-// One GRPO update after another on a policy.
+// One GRPO update after another on a policy, alone or as one of several ranks.
 #ifndef E3_LEARNER_TRAINER_H_
 #define E3_LEARNER_TRAINER_H_
 
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -9,6 +10,9 @@
 #include "e3/v1/job_spec.pb.h"
 #include "learner/adamw.h"
 #include "learner/packing.h"
+#include "learner/policy_loss.h"
+#include "learner/ranks/collectives.h"
+#include "learner/update_statistics.h"
 #include "model/transformer.h"
 
 namespace e3 {
@@ -18,49 +22,76 @@ struct TrainingRollout {
   TrainingSequence sequence;
   std::vector<float> old_logprobs;  // of the response, as sampled
   double advantage = 0;
+  bool ended = false;  // its last token is the end of the sequence, not the budget's
 };
 
-struct UpdateStatistics {
-  double loss = 0;
-  double kl = 0;       // mean over trained tokens; 0 without a reference
-  double entropy = 0;  // likewise
-  double ratio = 0;
-  double clip_low_share = 0, clip_high_share = 0, clip_dual_share = 0;
-  double gradient_norm = 0;
-  double learning_rate = 0;
-  bool skipped = false;  // nothing had a gradient, or it was not finite
-  bool finite = true;
-  int64_t tokens = 0;  // response tokens that were computed
-  // |policy's log-probability - sampled one| before the update.
-  double mismatch_max = 0, mismatch_mean = 0;
+// A mini-batch, or the part of one that a rank computes: the counts are of the whole.
+struct MiniBatch {
+  std::vector<const TrainingRollout*> rollouts;
+  MiniBatchCounts counts;
 };
 
-// Divides by nothing: one clipped AdamW step on the accumulated gradients. Returns the norm before
-// clipping; gradients that are not finite change nothing.
+// The mini-batch of these rollouts: all are counted; those that carry no gradient (advantage 0, or
+// masked, where neither KL nor entropy has a coefficient) are not computed.
+MiniBatch MakeMiniBatch(const std::vector<const TrainingRollout*>& rollouts,
+                        const v1::Training& training);
+
+// What a checkpoint keeps of a trainer: layout().size() floats each.
+struct TrainerState {
+  int64_t updates = 0;
+  std::shared_ptr<const float> parameters, first_moment, second_moment, reference;
+};
+
+// That of a model which no update has been made of: it is its own reference.
+TrainerState InitialState(const Transformer& policy);
+
+// A copy that nobody writes; and what only looks at values that live elsewhere.
+std::shared_ptr<const float> CopyFloats(const float* values, int64_t n);
+std::shared_ptr<const float> ViewFloats(const float* values);
+
+// One clipped AdamW step on the accumulated gradients, on the optimizer's part of the parameters;
+// `exchange`, when given, then fills in the other ranks' parts. Returns the norm before clipping;
+// gradients that are not finite change nothing.
 double OptimizerStep(Transformer& model, AdamW& optimizer, const AdamWOptions& options,
-                     double max_grad_norm);
+                     double max_grad_norm, const std::function<void()>& exchange = nullptr);
 
 // Not thread-safe.
 class Trainer {
  public:
-  explicit Trainer(std::unique_ptr<Transformer> policy);
+  // `collectives` (null: alone) outlives it. With `shard_optimizer` each rank keeps and updates its
+  // part of the optimizer's state, and the updated parameters are exchanged; the result is the same.
+  explicit Trainer(std::unique_ptr<Transformer> policy, Collectives* collectives = nullptr,
+                   bool shard_optimizer = false);
 
-  // One optimizer update on a mini-batch. `rollouts` keep their order; the result is the same for
-  // every micro_batch_tokens up to rounding. `training` has all fields set.
-  UpdateStatistics Update(const std::vector<const TrainingRollout*>& rollouts,
-                          const v1::Training& training, double temperature);
+  // One optimizer update. Alone, `mini_batch` is the whole; else each rank's call has its part, and
+  // all ranks end with the same parameters. The result is the same for every micro_batch_tokens and
+  // number of ranks, up to rounding. `training` has all fields set. Statistics are this rank's sums;
+  // norm, rate and `finite` are of the whole. An error is the collectives': the policy is of no use
+  // then.
+  absl::StatusOr<UpdateStatistics> Update(const MiniBatch& mini_batch,
+                                          const v1::Training& training, double temperature);
+  // The first half of that: the gradients of the whole mini-batch, before clipping, in
+  // policy().flat_gradients().
+  absl::StatusOr<UpdateStatistics> ComputeGradients(const MiniBatch& mini_batch,
+                                                    const v1::Training& training,
+                                                    double temperature);
 
   Transformer& policy() { return *policy_; }
   AdamW& optimizer() { return optimizer_; }
-  // The frozen reference of the KL penalty.
-  std::vector<float>& reference_parameters();
+  // The state now. Without `copy` it is a view, to be used before the next update; the reference is
+  // never copied, since it is replaced and not written. With a sharded optimizer every rank must
+  // call it, and the moments are gathered (and copied).
+  absl::StatusOr<TrainerState> State(bool copy);
+  void Restore(const TrainerState& state);
+  // Makes the policy the frozen reference of the KL penalty.
   void ResetReference();
 
  private:
   std::unique_ptr<Transformer> policy_;
+  Collectives* collectives_;
   AdamW optimizer_;
   std::unique_ptr<Transformer> reference_;  // made on first use
-  std::vector<float> reference_parameters_;
+  std::shared_ptr<const float> reference_parameters_;
 };
 
 }  // namespace e3

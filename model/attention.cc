@@ -1,13 +1,16 @@
 #include "model/attention.h"
 
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/scaled_dot_product_attention.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <algorithm>
 #include <numeric>
 
 #include "model/attention_kernel.h"
+#include "model/operators.h"
 
 namespace e3 {
 namespace {
@@ -91,11 +94,32 @@ class PackedAttentionFunction : public torch::autograd::Function<PackedAttention
 
 }  // namespace
 
+namespace {
+
+// From LibTorch's own operators, sequence by sequence.
+at::Tensor ComposedAttention(const at::Tensor& query, const at::Tensor& key,
+                             const at::Tensor& value, const std::vector<int64_t>& offsets) {
+  std::vector<at::Tensor> outputs;
+  for (size_t s = 0; s + 1 < offsets.size(); ++s) {
+    auto heads = [&](const at::Tensor& x) {  // [1, heads, tokens, head_dim]
+      return x.narrow(0, offsets[s], offsets[s + 1] - offsets[s]).transpose(0, 1).unsqueeze(0);
+    };
+    at::Tensor out = at::scaled_dot_product_attention(
+        heads(query), heads(key), heads(value), std::nullopt, 0.0, /*is_causal=*/true,
+        std::nullopt, /*enable_gqa=*/query.size(1) != key.size(1));
+    outputs.push_back(out.squeeze(0).transpose(0, 1));
+  }
+  return at::cat(outputs).contiguous();
+}
+
+}  // namespace
+
 PackedCausalAttention::PackedCausalAttention(std::vector<int64_t> offsets)
     : offsets_(std::move(offsets)) {}
 
 at::Tensor PackedCausalAttention::Attend(int64_t, const at::Tensor& query, const at::Tensor& key,
                                          const at::Tensor& value) {
+  if (!UsesFusedOperators(query)) return ComposedAttention(query, key, value, offsets_);
   return PackedAttentionFunction::apply(query.contiguous(), key.contiguous(), value.contiguous(),
                                         offsets_);
 }

@@ -17,7 +17,7 @@ class Attention {
  public:
   virtual ~Attention() = default;
   // Causal attention of layer `layer` over N tokens: query [N, num_heads, head_dim], key and value
-  // [N, num_kv_heads, head_dim], after normalisation and rotary embedding, fp32. Returns [N,
+  // [N, num_kv_heads, head_dim], after normalisation and rotary embedding. Returns [N,
   // num_heads, head_dim].
   virtual at::Tensor Attend(int64_t layer, const at::Tensor& query, const at::Tensor& key,
                             const at::Tensor& value) = 0;

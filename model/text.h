@@ -1,5 +1,5 @@
-// The C ABI of the Rust crate in model/text/ (see its lib.rs). Used only by tokenizer.cc and
-// chat_template.cc.
+// The C ABI of the Rust crate in model/text/ (see its lib.rs). Used only by tokenizer.cc,
+// chat_template.cc and tasks/records.cc.
 //
 // Functions return 0, or -1 with a message in *error that the caller frees. All are thread-safe on
 // a shared handle.
@@ -33,6 +33,12 @@ int e3_tokenizer_token_bytes(const E3Tokenizer* tokenizer, uint32_t id, E3Bytes*
                              E3Bytes* error);
 int64_t e3_tokenizer_token_to_id(const E3Tokenizer* tokenizer, const uint8_t* token, size_t len);
 size_t e3_tokenizer_vocab_size(const E3Tokenizer* tokenizer);
+
+// Not thread-safe. Rows come as JSON objects; an empty one ends the file.
+struct E3ParquetRows;
+int e3_parquet_open(const uint8_t* path, size_t len, E3ParquetRows** out, E3Bytes* error);
+void e3_parquet_free(E3ParquetRows* rows);
+int e3_parquet_next(E3ParquetRows* rows, E3Bytes* out, E3Bytes* error);
 
 struct E3ChatTemplate;
 int e3_chat_template_new(const uint8_t* source, size_t len, E3ChatTemplate** out, E3Bytes* error);

@@ -39,11 +39,11 @@ void Transformer::ForEachParameter(F f) {
     f(lm_head_.weight, "lm_head.weight", std::vector<int64_t>{c.vocab_size, c.hidden_size});
 }
 
-Transformer::Transformer(const ModelConfig& config, c10::Device device)
+Transformer::Transformer(const ModelConfig& config, c10::Device device, c10::ScalarType dtype)
     : config_(config),
       layout_(config),
       rotary_(config.RopeInverseFrequencies(), config.context_length) {
-  flat_ = at::empty({layout_.size()}, at::TensorOptions(device).dtype(at::kFloat));
+  flat_ = at::empty({layout_.size()}, at::TensorOptions(device).dtype(dtype));
   layers_.resize(static_cast<size_t>(config.num_layers));
   ForEachParameter(
       [this](at::Tensor& parameter, const std::string& first, const std::vector<int64_t>& shape) {
@@ -53,9 +53,10 @@ Transformer::Transformer(const ModelConfig& config, c10::Device device)
 }
 
 absl::StatusOr<std::unique_ptr<Transformer>> Transformer::Load(const std::string& folder,
-                                                               c10::Device device) {
+                                                               c10::Device device,
+                                                               c10::ScalarType dtype) {
   E3_ASSIGN_OR_RETURN(ModelConfig config, ModelConfig::Load(folder));
-  auto model = std::make_unique<Transformer>(config, device);
+  auto model = std::make_unique<Transformer>(config, device, dtype);
   absl::Status loaded;
   model->UpdateParameters([&](float* parameters) {
     loaded = LoadParameters(folder, config, model->layout(), parameters);
@@ -85,10 +86,10 @@ void Transformer::EnableGradients() {
 void Transformer::ZeroGradients() { flat_grad_.zero_(); }
 
 void Transformer::UpdateParameters(const std::function<void(float*)>& write) {
-  if (flat_.is_cpu()) {
+  if (flat_.is_cpu() && dtype() == at::kFloat) {
     write(flat_.mutable_data_ptr<float>());
   } else {
-    at::Tensor host = flat_.cpu();
+    at::Tensor host = flat_.to(at::kCPU, at::kFloat);
     write(host.mutable_data_ptr<float>());
     flat_.copy_(host);
   }
@@ -118,10 +119,30 @@ at::Tensor Transformer::LayerOutput(int64_t index, const at::Tensor& x, const at
   return h + Linear(SwiGlu(gate_up), layer.down);
 }
 
+std::pair<int64_t, int64_t> Transformer::LayerRange(int64_t index) const {
+  auto begin = [&](int64_t i) {
+    return layout_
+        .slot(i < config_.num_layers ? absl::StrCat("model.layers.", i, ".input_layernorm.weight")
+                                     : "model.norm.weight")
+        .offset;
+  };
+  return {begin(index), begin(index + 1)};
+}
+
+void Transformer::WatchGradients(int64_t layer, const at::Tensor& x) const {
+  if (!on_layer_gradients_ || !x.requires_grad()) return;
+  x.register_hook([f = on_layer_gradients_, range = LayerRange(layer)](const at::Tensor&) {
+    f(range.first, range.second);
+  });
+}
+
 at::Tensor Transformer::Hidden(const at::Tensor& token_ids, const at::Tensor& positions,
                                Attention& attention) const {
   at::Tensor x = Embedding(embedding_, token_ids);
-  for (int64_t i = 0; i < config_.num_layers; ++i) x = LayerOutput(i, x, positions, attention);
+  for (int64_t i = 0; i < config_.num_layers; ++i) {
+    WatchGradients(i, x);
+    x = LayerOutput(i, x, positions, attention);
+  }
   return RmsNorm(x, norm_, config_.rms_norm_eps);
 }
 
@@ -129,6 +150,7 @@ at::Tensor Transformer::RecomputedHidden(const at::Tensor& token_ids, const at::
                                          std::shared_ptr<Attention> attention) const {
   at::Tensor x = Embedding(embedding_, token_ids);
   for (int64_t i = 0; i < config_.num_layers; ++i) {
+    WatchGradients(i, x);
     x = Recomputed([this, i, positions, attention](
                        const at::Tensor& in) { return LayerOutput(i, in, positions, *attention); },
                    x);

@@ -9,6 +9,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -20,15 +21,18 @@
 
 namespace e3 {
 
-// Holds the parameters as views of one flat fp32 tensor in the order of ParameterLayout. Forward
+// Holds the parameters as views of one flat tensor, fp32 unless told otherwise, in the order of ParameterLayout. Forward
 // passes are const and thread-safe as long as nobody writes the parameters.
 class Transformer {
  public:
-  // Parameters are not initialised.
-  explicit Transformer(const ModelConfig& config, c10::Device device = c10::kCPU);
+  // Parameters are not initialised. On the CPU in fp32 the fused operators compute; elsewhere, and in
+  // other dtypes, LibTorch's.
+  explicit Transformer(const ModelConfig& config, c10::Device device = c10::kCPU,
+                       c10::ScalarType dtype = c10::kFloat);
   // Configuration and parameters of a Hugging Face folder.
   static absl::StatusOr<std::unique_ptr<Transformer>> Load(const std::string& folder,
-                                                           c10::Device device = c10::kCPU);
+                                                           c10::Device device = c10::kCPU,
+                                                           c10::ScalarType dtype = c10::kFloat);
 
   Transformer(const Transformer&) = delete;
   Transformer& operator=(const Transformer&) = delete;
@@ -51,7 +55,8 @@ class Transformer {
   bool fused() const { return UsesFusedOperators(flat_); }
   const ModelConfig& config() const { return config_; }
   const ParameterLayout& layout() const { return layout_; }
-  // All parameters of a model on the CPU; layout().size() floats.
+  c10::ScalarType dtype() const { return flat_.scalar_type(); }
+  // All parameters of an fp32 model on the CPU; layout().size() floats.
   const float* parameters() const { return flat_.const_data_ptr<float>(); }
   // Lets `write` change the parameters (in place, or a copy that goes to the device afterwards),
   // then packs the products' copies again.
@@ -61,7 +66,17 @@ class Transformer {
   // same order. Once.
   void EnableGradients();
   float* gradients() { return flat_grad_.mutable_data_ptr<float>(); }
+  const at::Tensor& flat_parameters() const { return flat_; }
+  const at::Tensor& flat_gradients() const { return flat_grad_; }
   void ZeroGradients();
+
+  // Called in the backward passes of forward passes that begin while it is set (empty: no more), as
+  // soon as the gradients [begin, end) of a layer are complete: from the last layer to the first.
+  // What is no layer's (embeddings, the last norm) is complete when the backward pass returns.
+  using LayerGradients = std::function<void(int64_t begin, int64_t end)>;
+  void OnLayerGradients(LayerGradients f) { on_layer_gradients_ = std::move(f); }
+  // The range of a layer in the flat buffers.
+  std::pair<int64_t, int64_t> LayerRange(int64_t index) const;
 
  private:
   struct Layer {
@@ -77,6 +92,8 @@ class Transformer {
   // Runs `f` on every parameter tensor with the name of its first slot and its shape.
   template <typename F>
   void ForEachParameter(F f);
+  // The backward pass reaches `x`, the input of a layer, when the layer's gradients are complete.
+  void WatchGradients(int64_t layer, const at::Tensor& x) const;
 
   ModelConfig config_;
   ParameterLayout layout_;
@@ -85,6 +102,7 @@ class Transformer {
   Projection lm_head_;
   std::vector<Layer> layers_;
   RotaryTable rotary_;
+  LayerGradients on_layer_gradients_;
 };
 
 }  // namespace e3

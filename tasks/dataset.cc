@@ -2,34 +2,50 @@
 
 #include <cstdlib>
 #include <filesystem>
-#include <fstream>
+#include <optional>
+#include <set>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
+#include "absl/strings/str_split.h"
 #include "nlohmann/json.hpp"
 #include "re2/re2.h"
 #include "services/runtime/status_macros.h"
 #include "tasks/countdown.h"
+#include "tasks/records.h"
 
 namespace e3 {
 namespace {
 
 using Json = nlohmann::json;
 
-// A field as text: strings as they are, numbers as JSON writes them.
-std::optional<std::string> FieldText(const Json& line, const std::string& field) {
-  auto it = line.find(field);
-  if (it == line.end()) return std::nullopt;
-  if (it->is_string()) return it->get<std::string>();
-  if (it->is_number() || it->is_boolean()) return it->dump();
+// The value at a field, which may be a path ("reward_model.ground_truth"); null where there is none.
+const Json* Find(const Json& record, const std::string& field) {
+  auto it = record.find(field);
+  if (it != record.end()) return &*it;
+  const Json* at = &record;
+  for (absl::string_view part : absl::StrSplit(field, '.')) {
+    if (!at->is_object()) return nullptr;
+    auto next = at->find(std::string(part));
+    if (next == at->end()) return nullptr;
+    at = &*next;
+  }
+  return at;
+}
+
+// A value as text: strings as they are, numbers as JSON writes them.
+std::optional<std::string> Text(const Json* value) {
+  if (value == nullptr) return std::nullopt;
+  if (value->is_string()) return value->get<std::string>();
+  if (value->is_number() || value->is_boolean()) return value->dump();
   return std::nullopt;
 }
 
-bool Passes(const Json& line, const v1::Dataset& dataset) {
+bool Passes(const Json& record, const v1::Dataset& dataset) {
   for (const v1::Filter& filter : dataset.filters()) {
-    std::optional<std::string> value = FieldText(line, filter.field());
+    std::optional<std::string> value = Text(Find(record, filter.field()));
     bool found = false;
     for (const std::string& wanted : filter.values()) found = found || (value && *value == wanted);
     if (!found) return false;
@@ -37,73 +53,129 @@ bool Passes(const Json& line, const v1::Dataset& dataset) {
   return true;
 }
 
-absl::StatusOr<std::vector<Problem>> LoadFile(const v1::Dataset& dataset) {
-  const std::string& path = dataset.file();
-  std::ifstream in(path);
-  if (!in) return absl::NotFoundError(absl::StrCat("cannot open data file ", path));
-  const std::string prompt_field =
-      dataset.prompt_field().empty() ? "prompt" : dataset.prompt_field();
-  const std::string gold_field = dataset.gold_field().empty() ? "answer" : dataset.gold_field();
-  const std::string text_template = dataset.template_().empty() ? "{prompt}" : dataset.template_();
-  const std::string task = dataset.task().empty() ? "math" : dataset.task();
-  RE2 gold_pattern(dataset.gold_pattern(), RE2::Quiet);  // linear in the text, whatever the pattern
-  if (!gold_pattern.ok()) {
+// What a record of a file becomes. Fields that the data set does not name are found where plain files
+// and those of verl have them.
+class RecordReader {
+ public:
+  explicit RecordReader(const v1::Dataset& dataset)
+      : dataset_(dataset),
+        prompt_field_(dataset.prompt_field().empty() ? "prompt" : dataset.prompt_field()),
+        template_(dataset.template_().empty() ? "{prompt}" : dataset.template_()),
+        gold_pattern_(dataset.gold_pattern(), RE2::Quiet) {}  // linear in the text, whatever it is
+
+  absl::Status Check() const {
+    if (gold_pattern_.ok()) return absl::OkStatus();
     return absl::InvalidArgumentError(
-        absl::StrCat("gold_pattern is not a regular expression: ", gold_pattern.error()));
+        absl::StrCat("gold_pattern is not a regular expression: ", gold_pattern_.error()));
   }
 
-  std::vector<Problem> problems;
-  std::string text;
-  for (int64_t number = 1; std::getline(in, text); ++number) {
-    if (absl::StripAsciiWhitespace(text).empty()) continue;
-    auto bad = [&](absl::string_view why) {
-      return absl::InvalidArgumentError(absl::StrCat(path, ":", number, ": ", why));
-    };
-    Json line = Json::parse(text, nullptr, /*allow_exceptions=*/false);
-    if (!line.is_object()) return bad("not a JSON object");
-    if (!Passes(line, dataset)) continue;
+  absl::StatusOr<Problem> Read(const Json& record) const {
+    const std::string gold_field = !dataset_.gold_field().empty()           ? dataset_.gold_field()
+                                   : Find(record, kVerlGold) != nullptr ? kVerlGold
+                                                                            : "answer";
+    const Json* gold = Find(record, gold_field);
+    // Puzzles are told by their numbers: in the record itself, or as its gold answer.
+    const Json* puzzle = gold != nullptr && gold->is_object() ? gold : &record;
     Problem problem;
-    if (task == "countdown") {
-      if (!line.contains("numbers") || !line["numbers"].is_array() || !line.contains("target")) {
-        return bad("a countdown line needs \"numbers\" and \"target\"");
-      }
-      v1::CountdownTask* countdown = problem.grading.mutable_countdown();
-      CountdownPuzzle puzzle;
-      if (line["numbers"].empty()) return bad("\"numbers\" is empty");
-      for (const Json& n : line["numbers"]) {
-        if (!n.is_number_integer()) return bad("\"numbers\" must be whole numbers");
-        puzzle.numbers.push_back(n.get<int64_t>());
-        countdown->add_numbers(puzzle.numbers.back());
-      }
-      if (!line["target"].is_number_integer()) return bad("\"target\" must be a whole number");
-      puzzle.target = line["target"].get<int64_t>();
-      countdown->set_target(puzzle.target);
-      problem.prompt = CountdownPrompt(text_template, puzzle);
-      if (absl::StrContains(text_template, "{prompt}")) {
-        std::optional<std::string> prompt = FieldText(line, prompt_field);
-        if (!prompt) return bad(absl::StrCat("no field \"", prompt_field, "\" for the template"));
-        problem.prompt = absl::StrReplaceAll(problem.prompt, {{"{prompt}", *prompt}});
-      }
+    if (dataset_.task() == "countdown" || (dataset_.task().empty() && puzzle == gold)) {
+      E3_RETURN_IF_ERROR(ReadCountdown(*puzzle, record, &problem));
     } else {
-      std::optional<std::string> prompt = FieldText(line, prompt_field);
-      if (!prompt) return bad(absl::StrCat("no field \"", prompt_field, "\""));
-      std::optional<std::string> gold = FieldText(line, gold_field);
-      if (!gold) return bad(absl::StrCat("no field \"", gold_field, "\""));
-      if (!dataset.gold_pattern().empty()) {
-        std::string found;
-        if (!RE2::PartialMatch(*gold, gold_pattern, &found)) {
-          return bad(absl::StrCat("gold_pattern '", dataset.gold_pattern(),
-                                  "' does not match field \"", gold_field, "\""));
-        }
-        gold = found;
-      }
-      if (absl::StripAsciiWhitespace(*gold).empty())
-        return bad(absl::StrCat("the answer in field \"", gold_field, "\" is empty"));
-      problem.prompt = absl::StrReplaceAll(text_template, {{"{prompt}", *prompt}});
-      problem.grading.mutable_math()->set_gold(*gold);
+      E3_RETURN_IF_ERROR(ReadMath(gold, gold_field, record, &problem));
     }
-    problems.push_back(std::move(problem));
+    return problem;
   }
+
+ private:
+  static constexpr char kVerlGold[] = "reward_model.ground_truth";
+  static absl::Status Bad(const std::string& why) { return absl::InvalidArgumentError(why); }
+
+  absl::Status ReadCountdown(const Json& puzzle, const Json& record, Problem* problem) const {
+    const Json* numbers = Find(puzzle, "numbers");
+    const Json* target = Find(puzzle, "target");
+    if (numbers == nullptr || !numbers->is_array() || target == nullptr)
+      return Bad("a countdown record needs \"numbers\" and \"target\"");
+    if (numbers->empty()) return Bad("\"numbers\" is empty");
+    v1::CountdownTask* task = problem->grading.mutable_countdown();
+    CountdownPuzzle filled;
+    for (const Json& n : *numbers) {
+      if (!n.is_number_integer()) return Bad("\"numbers\" must be whole numbers");
+      filled.numbers.push_back(n.get<int64_t>());
+      task->add_numbers(filled.numbers.back());
+    }
+    if (!target->is_number_integer()) return Bad("\"target\" must be a whole number");
+    filled.target = target->get<int64_t>();
+    task->set_target(filled.target);
+    problem->prompt = CountdownPrompt(template_, filled);
+    if (absl::StrContains(template_, "{prompt}"))
+      return ReadPrompt(record, problem->prompt, problem);
+    return absl::OkStatus();
+  }
+
+  absl::Status ReadMath(const Json* value, const std::string& field, const Json& record,
+                        Problem* problem) const {
+    std::optional<std::string> gold = Text(value);
+    if (!gold) return Bad(absl::StrCat("no text or number in field \"", field, "\""));
+    if (!dataset_.gold_pattern().empty()) {
+      std::string found;
+      if (!RE2::PartialMatch(*gold, gold_pattern_, &found)) {
+        return Bad(absl::StrCat("gold_pattern '", dataset_.gold_pattern(),
+                                "' does not match field \"", field, "\""));
+      }
+      gold = found;
+    }
+    if (absl::StripAsciiWhitespace(*gold).empty())
+      return Bad(absl::StrCat("the answer in field \"", field, "\" is empty"));
+    problem->grading.mutable_math()->set_gold(*gold);
+    return ReadPrompt(record, template_, problem);
+  }
+
+  // The prompt's text in the place of {prompt}; or its messages, where there is no template.
+  absl::Status ReadPrompt(const Json& record, const std::string& text_template,
+                          Problem* problem) const {
+    const Json* prompt = Find(record, prompt_field_);
+    if (prompt != nullptr && prompt->is_array()) {
+      if (template_ != "{prompt}")
+        return Bad("a template is for prompts that are text; these are chat messages");
+      problem->prompt.clear();
+      for (const Json& message : *prompt) {
+        std::optional<std::string> role = Text(message.is_object() ? Find(message, "role") : nullptr),
+                                   content =
+                                       Text(message.is_object() ? Find(message, "content") : nullptr);
+        if (!role || !content)
+          return Bad(absl::StrCat("a message in field \"", prompt_field_,
+                                  "\" has no \"role\" and \"content\" of text"));
+        problem->messages.push_back({*role, *content});
+      }
+      if (problem->messages.empty())
+        return Bad(absl::StrCat("field \"", prompt_field_, "\" has no messages"));
+      return absl::OkStatus();
+    }
+    std::optional<std::string> text = Text(prompt);
+    if (!text) return Bad(absl::StrCat("no field \"", prompt_field_, "\""));
+    problem->prompt = absl::StrReplaceAll(text_template, {{"{prompt}", *text}});
+    return absl::OkStatus();
+  }
+
+  const v1::Dataset& dataset_;
+  const std::string prompt_field_, template_;
+  const RE2 gold_pattern_;
+};
+
+absl::StatusOr<std::vector<Problem>> LoadFile(const v1::Dataset& dataset) {
+  const RecordReader reader(dataset);
+  E3_RETURN_IF_ERROR(reader.Check());
+  std::vector<Problem> problems;
+  E3_RETURN_IF_ERROR(
+      ForEachRecord(dataset.file(), [&](const Json& record, int64_t number) -> absl::Status {
+        if (!Passes(record, dataset)) return absl::OkStatus();
+        absl::StatusOr<Problem> problem = reader.Read(record);
+        if (!problem.ok()) {
+          return absl::InvalidArgumentError(
+              absl::StrCat(dataset.file(), ":", number, ": ", problem.status().message()));
+        }
+        problems.push_back(*std::move(problem));
+        return absl::OkStatus();
+      }));
   return problems;
 }
 

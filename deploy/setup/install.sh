@@ -13,7 +13,7 @@ PACKAGES=(
   g++ cmake ninja-build ccache mold pkg-config curl ca-certificates
   libgrpc++-dev protobuf-compiler protobuf-compiler-grpc libprotobuf-dev libabsl-dev
   librocksdb-dev prometheus-cpp-dev libyaml-cpp-dev catch2 nlohmann-json3-dev libcli11-dev
-  libcpp-httplib-dev libre2-dev libxxhash-dev libgmp-dev libflint-dev libflint-arb-dev libssl-dev zlib1g-dev libcurl4-openssl-dev
+  libcpp-httplib-dev libre2-dev libxxhash-dev libgmp-dev libflint-dev libflint-arb-dev libssl-dev zlib1g-dev libcurl4-openssl-dev libgloo-dev
 )
 
 need() { command -v "$1" >/dev/null 2>&1 || { echo "setup: '$1' is missing: $2" >&2; exit 1; }; }

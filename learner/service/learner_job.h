@@ -4,20 +4,24 @@
 #define E3_LEARNER_SERVICE_LEARNER_JOB_H_
 
 #include <functional>
+#include <future>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "e3/v1/learner.pb.h"
+#include "learner/ranks/rank_leader.h"
+#include "learner/service/batch_pipeline.h"
 #include "learner/service/event_file.h"
 #include "learner/service/reward_client.h"
+#include "learner/service/rollout_collector.h"
 #include "learner/service/rollout_pool.h"
 #include "learner/trainer.h"
 #include "model/prompt_encoder.h"
 #include "services/runtime/store.h"
-#include "tasks/problem.h"
 
 namespace e3 {
 
@@ -27,27 +31,34 @@ struct LearnerEnvironment {
   RolloutPool* pool;
   RewardClient* rewards;
   std::string jobs_folder;  // default parent of the jobs' output folders
+  RankOptions ranks;        // without workers: this process learns alone
+  double peak_flops = 0;    // what the processors of all ranks could make, measured
 };
 
 // Not thread-safe.
 //
 // Durability: a step's batch is in the store before its update, its record before anyone is told,
-// and the parameters in a checkpoint every few steps. After a crash Open() goes back to the newest
-// whole checkpoint; steps after it are done again from their stored batches, which gives the same
-// updates, and replace their records.
+// and the parameters in a checkpoint every few steps, written while the next ones run. After a crash
+// Open() goes back to the newest whole checkpoint; steps after it are done again from their stored
+// batches, which gives the same updates, and replace their records.
 class LearnerJob {
  public:
+  using Stop = std::function<bool()>;
+  // Told of every step and every checkpoint, when they are durable.
+  using Tell = std::function<void(const v1::StageEvent&)>;
+
   static absl::StatusOr<std::unique_ptr<LearnerJob>> Open(const LearnerEnvironment& environment,
                                                           const std::string& job_id,
-                                                          const v1::JobSpec& spec);
+                                                          const v1::JobSpec& spec,
+                                                          const Stop& stop);
+  // Waits for the checkpoint that is being written.
+  ~LearnerJob();
 
-  // The step that follows steps_done(). `request` says the stage and its resolved settings.
-  absl::StatusOr<v1::StepRecord> RunStep(const v1::RunStageRequest& request,
-                                         const std::function<bool()>& stop);
-  // Writes a checkpoint of the steps done so far; returns its folder.
-  absl::StatusOr<std::string> WriteCheckpoint(int64_t keep);
-  absl::StatusOr<v1::MeasureReply> Measure(const v1::MeasureRequest& request,
-                                           const std::function<bool()>& stop);
+  // Brings the stage to `request.steps` steps, the last of them durable. FailedPrecondition when the
+  // steps before the stage are not all there. After an error of `consistent()` jobs the stage can be
+  // asked for again.
+  absl::Status RunStage(const v1::RunStageRequest& request, const Stop& stop, const Tell& tell);
+  absl::StatusOr<v1::MeasureReply> Measure(const v1::MeasureRequest& request, const Stop& stop);
   // The final model, ledger.jsonl, summary.json and summary.html in the output folder; returns the
   // model's folder.
   absl::StatusOr<std::string> Finish(const v1::FinishJobRequest& request);
@@ -56,59 +67,64 @@ class LearnerJob {
   void SetTerm(uint64_t term) { term_ = term; }
 
   const std::string& id() const { return id_; }
-  uint64_t steps_done() const { return steps_done_; }
-  // The step of the newest checkpoint written or opened.
-  uint64_t checkpointed() const { return checkpointed_; }
-  // Whether the policy is that of steps_done(). Not after a step that failed in the middle of its
-  // updates: the job must be opened again then.
+  // Whether the policy is that of the last step done. Not after a step that failed in the middle of
+  // its updates: the job must be opened again then.
   bool consistent() const { return consistent_; }
-  absl::StatusOr<v1::StepRecord> Record(uint64_t step) const;
 
  private:
-  // A problem with its prompt as token ids.
-  struct EncodedProblem {
-    uint64_t index;  // in the data set
-    std::vector<uint32_t> prompt;
-    v1::ScoreRequest grading;
-  };
-
   LearnerJob(const LearnerEnvironment& environment, std::string id, v1::JobSpec spec);
-  absl::Status Load();
-  // Into TensorBoard's file; what cannot be written there is only logged.
-  void RecordEvents(const v1::StepRecord& record);
-  absl::StatusOr<const std::vector<EncodedProblem>*> Problems(const std::string& dataset);
-  // The problems of a step: the data set in a new random order each epoch.
-  std::vector<const EncodedProblem*> Select(const std::vector<EncodedProblem>& problems,
-                                            uint32_t stage, uint64_t stage_step,
-                                            int64_t count) const;
-  absl::StatusOr<v1::CollectedBatch> Collect(const v1::RunStageRequest& request, uint64_t step,
-                                             const std::function<bool()>& stop);
+  absl::Status Load(const Stop& stop);
+  // Checks that the stage's updates fit into memory, and what a stage begins with afresh.
+  absl::Status BeginStage(const v1::RunStageRequest& request);
+  absl::StatusOr<v1::StepRecord> RunStep(const v1::RunStageRequest& request,
+                                         BatchPipeline& pipeline, const Stop& stop);
+  // The batch of a step: from the store when it was collected before, else from the rollout servers.
   absl::StatusOr<v1::CollectedBatch> StoredOrCollected(const v1::RunStageRequest& request,
-                                                       uint64_t step,
-                                                       const std::function<bool()>& stop);
+                                                       uint64_t step, const Stop& stop);
+  // The updates of a step; their statistics go into `metrics`.
+  absl::Status UpdatePolicy(const v1::RunStageRequest& request, const v1::CollectedBatch& batch,
+                            std::map<std::string, double>* metrics);
+  // One optimizer update, by all ranks.
+  absl::StatusOr<UpdateStatistics> Update(const std::vector<const TrainingRollout*>& rollouts,
+                                          const v1::Training& training, double temperature);
   // Offers the weights to all servers. That none can be reached is no error yet: Generate keeps
   // trying.
-  absl::Status PublishWeights();
+  absl::Status PublishWeights(const v1::Training& training);
+  // Begins a checkpoint of the steps done so far, after the one before has been written.
+  absl::Status StartCheckpoint(const v1::Training& training);
+  // The checkpoint that was begun, when it is written (or waited for): tells of it, and removes what
+  // is not needed any more.
+  absl::Status FinishCheckpoint(bool wait, const Tell& tell);
+  // Notes the policy as the best so far when its J at the largest budget is.
+  absl::Status NoteBest(const v1::MeasureRequest& request, const v1::MeasureReply& reply);
+  // Into TensorBoard's file; what cannot be written there is only logged.
+  void RecordEvents(const v1::StepRecord& record);
   v1::WeightVersion Version() const;
   std::string Key(const std::string& kind, uint64_t step) const;
-  std::string Text(const google::protobuf::RepeatedField<uint32_t>& tokens) const;
-  // The text of `tokens` as the request's response, with the byte at which each token ends.
-  absl::Status SetTokens(const google::protobuf::RepeatedField<uint32_t>& tokens,
-                         v1::ScoreRequest* request) const;
+  std::string CheckpointsFolder() const { return output_ + "/checkpoints"; }
 
   LearnerEnvironment environment_;
   std::string id_;
   v1::JobSpec spec_;
   std::string output_;
   std::unique_ptr<PromptEncoder> encoder_;
+  std::unique_ptr<RankLeader> ranks_;  // null: alone
   std::unique_ptr<Trainer> trainer_;
-  std::map<std::string, std::vector<EncodedProblem>> problems_;
+  std::unique_ptr<RolloutCollector> collector_;
   int64_t skipped_ = 0;                // updates in a row
   std::unique_ptr<EventFile> events_;  // from the first step on
   uint64_t epoch_ = 0, term_ = 0;
   uint64_t steps_done_ = 0;
-  uint64_t checkpointed_ = 0;
   bool consistent_ = true;
+  // The newest checkpoint written or opened, and the one that is being written.
+  uint64_t checkpointed_ = 0;
+  struct Writing {
+    uint64_t step;
+    int64_t keep;
+    std::string folder;
+    std::future<absl::Status> done;
+  };
+  std::optional<Writing> writing_;
 };
 
 }  // namespace e3

@@ -39,7 +39,8 @@ std::unique_lock<std::timed_mutex> LearnerService::Turn(grpc::ServerContext* con
 }
 
 absl::StatusOr<LearnerJob*> LearnerService::Open(const std::string& job_id, const v1::JobSpec& spec,
-                                                 uint64_t term) {
+                                                 uint64_t term,
+                                                 const LearnerJob::Stop& stop) {
   if (job_id.empty() || !RE2::FullMatch(job_id, "[A-Za-z0-9][A-Za-z0-9_.-]*"))
     return absl::InvalidArgumentError(absl::StrCat("'", job_id, "' is no job id"));
   if (term > 0 && term < term_) {
@@ -50,7 +51,7 @@ absl::StatusOr<LearnerJob*> LearnerService::Open(const std::string& job_id, cons
   // A job whose step was interrupted half-way goes back to its last checkpoint.
   if (job_ == nullptr || job_->id() != job_id || !job_->consistent()) {
     job_.reset();
-    E3_ASSIGN_OR_RETURN(job_, LearnerJob::Open(environment_, job_id, spec));
+    E3_ASSIGN_OR_RETURN(job_, LearnerJob::Open(environment_, job_id, spec, stop));
   }
   job_->SetTerm(term_);
   return job_.get();
@@ -66,69 +67,17 @@ grpc::Status LearnerService::RunStage(grpc::ServerContext* context,
   if (request->stage() >= static_cast<uint32_t>(request->spec().curriculum().stages_size())) {
     return grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "the job has no such stage");
   }
-  absl::StatusOr<LearnerJob*> opened = Open(request->job_id(), request->spec(), request->term());
+  absl::StatusOr<LearnerJob*> opened = Open(request->job_id(), request->spec(), request->term(), stop);
   if (!opened.ok()) return ToGrpc(opened.status());
-  LearnerJob& job = **opened;
-  const uint64_t target = request->first_step() + static_cast<uint64_t>(request->steps());
-  if (job.steps_done() < request->first_step()) {
-    return grpc::Status(
-        grpc::StatusCode::FAILED_PRECONDITION,
-        absl::StrCat("only ", job.steps_done(),
-                     " steps of the job are durable; its earlier stages must be run again"));
+  absl::Status status = (*opened)->RunStage(
+      *request, stop, [&](const v1::StageEvent& event) { writer->Write(event); });
+  if (!status.ok()) {
+    Log("warning", "stage interrupted",
+        {{"job", request->job_id()}, {"error", std::string(status.message())}});
   }
-  auto send = [&](const v1::StageEvent& event) { return writer->Write(event); };
-  if (job.steps_done() > request->first_step()) {
-    // Someone who asks again hears where the stage stands.
-    absl::StatusOr<v1::StepRecord> record = job.Record(std::min(job.steps_done(), target));
-    v1::StageEvent event;
-    if (record.ok()) *event.mutable_step() = *std::move(record);
-    if (record.ok()) send(event);
-  }
-  // A stage is done when its end is durable.
-  auto checkpoint = [&]() -> absl::Status {
-    E3_ASSIGN_OR_RETURN(std::string folder,
-                        job.WriteCheckpoint(request->training().keep_checkpoints()));
-    v1::StageEvent event;
-    event.mutable_checkpoint()->set_step(job.steps_done());
-    event.mutable_checkpoint()->set_path(folder);
-    send(event);
-    return absl::OkStatus();
-  };
-  while (job.steps_done() < target) {
-    if (stop()) return grpc::Status(grpc::StatusCode::UNAVAILABLE, "stopped between two steps");
-    absl::StatusOr<v1::StepRecord> record = job.RunStep(*request, stop);
-    if (!record.ok()) {
-      // A policy that moved on from what is recorded goes back to the last checkpoint.
-      if (!job.consistent()) job_.reset();
-      return ToGrpc(record.status());
-    }
-    const auto& m = record->metrics();
-    auto mismatch = m.find("mismatch_max");  // absent when no group had a signal
-    Log("info", "step",
-        {{"job", job.id()},
-         {"stage", request->stage()},
-         {"step", record->step()},
-         {"budget", record->budget()},
-         {"reward", m.at("reward")},
-         {"length", m.at("response_length")},
-         {"entropy", m.at("entropy")},
-         {"tokens_per_second", m.at("tokens_per_second")},
-         {"mismatch_max", mismatch == m.end() ? nlohmann::ordered_json()
-                                              : nlohmann::ordered_json(mismatch->second)}});
-    const uint64_t stage_step = job.steps_done() - request->first_step();
-    if (stage_step % static_cast<uint64_t>(request->training().checkpoint_every()) == 0 ||
-        job.steps_done() == target) {
-      if (absl::Status written = checkpoint(); !written.ok()) return ToGrpc(written);
-    }
-    v1::StageEvent event;
-    *event.mutable_step() = *std::move(record);
-    send(event);
-  }
-  // Where the checkpoint of the last step failed, the call before ended with an error.
-  if (job.steps_done() == target && job.checkpointed() < target) {
-    if (absl::Status written = checkpoint(); !written.ok()) return ToGrpc(written);
-  }
-  return grpc::Status::OK;
+  // A policy that moved on from what is recorded goes back to the last checkpoint.
+  if (!(*opened)->consistent()) job_.reset();
+  return ToGrpc(status);
 }
 
 grpc::Status LearnerService::Measure(grpc::ServerContext* context,
@@ -146,10 +95,10 @@ grpc::Status LearnerService::Measure(grpc::ServerContext* context,
   }
   std::unique_lock<std::timed_mutex> lock = Turn(context);
   if (!lock) return grpc::Status(grpc::StatusCode::UNAVAILABLE, "ended while waiting for its turn");
-  absl::StatusOr<LearnerJob*> job = Open(request->job_id(), request->spec(), request->term());
+  auto stop = [&] { return context->IsCancelled() || draining_.load(); };
+  absl::StatusOr<LearnerJob*> job = Open(request->job_id(), request->spec(), request->term(), stop);
   if (!job.ok()) return ToGrpc(job.status());
-  absl::StatusOr<v1::MeasureReply> measured =
-      (*job)->Measure(*request, [&] { return context->IsCancelled() || draining_.load(); });
+  absl::StatusOr<v1::MeasureReply> measured = (*job)->Measure(*request, stop);
   if (!measured.ok()) return ToGrpc(measured.status());
   *reply = *std::move(measured);
   return grpc::Status::OK;
@@ -160,7 +109,8 @@ grpc::Status LearnerService::FinishJob(grpc::ServerContext* context,
                                        v1::FinishJobReply* reply) {
   std::unique_lock<std::timed_mutex> lock = Turn(context);
   if (!lock) return grpc::Status(grpc::StatusCode::UNAVAILABLE, "ended while waiting for its turn");
-  absl::StatusOr<LearnerJob*> job = Open(request->job_id(), request->spec(), 0);
+  auto stop = [&] { return context->IsCancelled() || draining_.load(); };
+  absl::StatusOr<LearnerJob*> job = Open(request->job_id(), request->spec(), 0, stop);
   if (!job.ok()) return ToGrpc(job.status());
   absl::StatusOr<std::string> model = (*job)->Finish(*request);
   if (!model.ok()) return ToGrpc(model.status());

@@ -4,6 +4,8 @@
 #include <thread>
 
 #include "CLI/CLI.hpp"
+#include "learner/flops.h"
+#include "learner/ranks/rank_worker.h"
 #include "learner/service/learner_service.h"
 #include "model/numerics_check.h"
 #include "services/runtime/log.h"
@@ -28,11 +30,33 @@ int main(int argc, char** argv) {
       ->capture_default_str();
   app.add_option("--threads", threads, "Threads of the model; 0: one a core")
       ->capture_default_str();
+  bool worker = false;
+  e3::RankOptions ranks;
+  app.add_flag("--worker", worker,
+               "Be a further rank of a learner: compute a part of every update for the learner that "
+               "names this process in its --ranks");
+  app.add_option("--ranks", ranks.workers,
+                 "Addresses of the workers among which updates are divided (data parallel); none: "
+                 "learn alone")
+      ->delimiter(',');
+  app.add_option("--rank-host", ranks.host,
+                 "Name or address by which the other ranks reach this process")
+      ->capture_default_str();
+  app.add_flag("--shard-optimizer", ranks.shard_optimizer,
+               "Divide the optimizer's state among the ranks: less memory, the same result");
+  app.add_option("--rank-timeout", ranks.timeout_seconds,
+                 "Seconds after which an exchange between ranks that has not ended fails")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
   CLI11_PARSE(app, argc, argv);
-  e3::ServerProcess process("learner", flags);
+  e3::ServerProcess process(worker ? "learner-rank" : "learner", flags);
   at::set_num_threads(
       threads > 0 ? threads : static_cast<int>(std::max(1u, std::thread::hardware_concurrency())));
   e3::ReportStartupCheck("numerics", e3::CheckNumerics());
+  if (worker) {
+    e3::RankWorker service(ranks.host);
+    return process.Run({&service}, [&] { service.Drain(); });
+  }
   auto store = e3::Store::Open(state + "/db");
   if (!store.ok()) {
     e3::Log("error", "cannot open the database",
@@ -41,6 +65,10 @@ int main(int argc, char** argv) {
   }
   e3::RolloutPool pool(rollout_servers);
   e3::RewardClient rewards(reward_service);
-  e3::LearnerService service({store->get(), &pool, &rewards, state + "/jobs"});
+  // Of every rank, taken to be like this one.
+  const double peak =
+      e3::MeasurePeakFlops() * static_cast<double>(ranks.workers.size() + 1);
+  e3::Log("info", "peak measured", {{"gflops", peak / 1e9}, {"ranks", ranks.workers.size() + 1}});
+  e3::LearnerService service({store->get(), &pool, &rewards, state + "/jobs", ranks, peak});
   return process.Run({&service}, [&] { service.Drain(); });
 }

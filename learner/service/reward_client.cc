@@ -8,6 +8,11 @@
 #include "services/runtime/rpc.h"
 
 namespace e3 {
+namespace {
+
+constexpr int kAttempts = 3;  // at one response
+
+}  // namespace
 
 RewardClient::RewardClient(const std::string& address)
     : address_(address), stub_(v1::Rewards::NewStub(Connect(address))) {}
@@ -16,7 +21,7 @@ absl::StatusOr<std::vector<v1::ScoreReply>> RewardClient::Score(
     std::vector<v1::ScoreRequest> requests, const std::function<bool()>& stop) {
   std::vector<v1::ScoreReply> replies(requests.size());
   std::vector<bool> done(requests.size(), false);
-  std::vector<int> timeouts(requests.size(), 0);
+  std::vector<int> failures(requests.size(), 0);
   size_t left = requests.size();
   auto last_progress = std::chrono::steady_clock::now();
   bool told = false;
@@ -35,35 +40,19 @@ absl::StatusOr<std::vector<v1::ScoreReply>> RewardClient::Score(
     });
     v1::ScoreReply reply;
     std::vector<size_t> arrived;  // `done` belongs to the writer until it has ended
-    absl::Status bad;
     while (stream->Read(&reply)) {
       if (stop()) {
         context.TryCancel();
         break;
       }
       if (reply.id() >= replies.size()) continue;
-      if (reply.error_code() == static_cast<int>(absl::StatusCode::kDeadlineExceeded)) {
-        // Asked again: the machine may have been busy. An answer that never ends is a wrong one,
-        // not the end of the job.
-        if (++timeouts[reply.id()] < 3) continue;
-        Log("warning", "no verdict on a response within its time, three times: it scores 0",
-            {{"server", address_}});
-        reply.clear_error_code();
-        reply.set_rule("time-out");
-      }
-      if (reply.error_code() != 0) {
-        bad = absl::Status(
-            static_cast<absl::StatusCode>(reply.error_code()),
-            absl::StrCat("the reward service cannot judge a response: ", reply.error()));
-        context.TryCancel();
-        break;
-      }
+      // Asked again, since the machine may have been busy; then the reply says why there is no verdict.
+      if (reply.error_code() != 0 && ++failures[reply.id()] < kAttempts) continue;
       arrived.push_back(reply.id());
       replies[reply.id()] = std::move(reply);
     }
     writer.join();
     absl::Status status = FromGrpc(stream->Finish());
-    if (!bad.ok()) return bad;
     for (size_t i : arrived) {
       if (!done[i]) --left;
       done[i] = true;
@@ -71,10 +60,11 @@ absl::StatusOr<std::vector<v1::ScoreReply>> RewardClient::Score(
     if (!arrived.empty()) last_progress = std::chrono::steady_clock::now();
     if (left == 0) break;
     if (absl::IsUnimplemented(status) || absl::IsInvalidArgument(status)) return status;
-    if (!told)
+    if (!told && !status.ok()) {
       Log("warning", "reward service away; asking again",
           {{"server", address_}, {"error", std::string(status.message())}});
-    told = true;
+      told = true;
+    }
     if (std::chrono::steady_clock::now() - last_progress > std::chrono::minutes(5)) {
       return absl::UnavailableError(
           absl::StrCat("the reward service at ", address_,

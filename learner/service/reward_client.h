@@ -17,8 +17,10 @@ class RewardClient {
   explicit RewardClient(const std::string& address);
 
   // A reply to every request, in order (ids are overwritten). When the service is away, what has no
-  // verdict yet is asked again: there is no silent zero. A request that cannot be judged is an
-  // error. Cancelled when `stop` says so; Unavailable after five minutes without an answer.
+  // verdict yet is asked again. A response that could not be judged in three attempts has a reply
+  // with `error_code` and `error` and no verdict: it is the caller's to leave it out, there is no
+  // silent zero. Cancelled when `stop` says so; Unavailable after five minutes without an answer.
+  // Thread-safe.
   absl::StatusOr<std::vector<v1::ScoreReply>> Score(std::vector<v1::ScoreRequest> requests,
                                                     const std::function<bool()>& stop);
 

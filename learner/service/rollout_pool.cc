@@ -24,9 +24,17 @@ constexpr auto kStallTimeout = std::chrono::minutes(5);
 constexpr int64_t kSamplesARequest = 64;
 constexpr int64_t kSamplesInFlight = 1024;  // a server: enough to fill its batch and its queue
 constexpr size_t kChunkBytes = 1 << 20;
+constexpr int kAttempts = 3;  // at a task that servers answer with a failure
 
 std::chrono::system_clock::time_point In(std::chrono::seconds seconds) {
   return std::chrono::system_clock::now() + seconds;
+}
+
+// Whether a version is one that this life of the learner published from `oldest` to `newest`.
+bool Between(const v1::WeightVersion& oldest, const v1::WeightVersion& version,
+             const v1::WeightVersion& newest) {
+  return version.job() == newest.job() && version.epoch() == newest.epoch() &&
+         oldest.step() <= version.step() && version.step() <= newest.step();
 }
 
 // What is asked of a server at once: all samples of a task, or one sample that goes on.
@@ -61,11 +69,14 @@ void Append(const v1::GenerateReply::Chunk& chunk, v1::Rollout* rollout) {
 struct RolloutPool::Generation {
   const std::vector<RolloutTask>& tasks;
   const RolloutOptions& options;
+  const v1::WeightVersion oldest;  // that a token may be of
   std::mutex mutex;
   std::condition_variable changed;
   std::deque<WorkItem> queue;
-  std::vector<std::vector<v1::Rollout>> rollouts;
-  int64_t unfinished = 0;
+  std::vector<TaskRollouts> results;
+  std::vector<int> failures;  // of each task
+  size_t set_aside = 0;       // tasks
+  int64_t unfinished = 0;     // rollouts
   absl::Status error;  // final: the generation is over
   bool stopped = false;
   std::string last_error;                                     // of any server
@@ -73,74 +84,114 @@ struct RolloutPool::Generation {
   Clock::time_point last_progress = Clock::now();
 
   bool over() const { return unfinished == 0 || stopped || !error.ok(); }
+  bool Unfinished(size_t task, uint32_t sample) const {
+    const TaskRollouts& t = results[task];
+    return t.status.ok() && t.rollouts[sample].finish_reason() == v1::FINISH_REASON_UNSPECIFIED;
+  }
+  // Puts what has not finished of an item back, sample by sample.
+  void PutBack(const WorkItem& item) {
+    for (uint32_t s = item.first_sample; s < item.first_sample + item.n; ++s) {
+      if (Unfinished(item.task, s)) queue.push_back({item.task, s, 1});
+    }
+  }
+  // A server answered an item with a failure: it is tried again, or its task is set aside.
+  void Fail(const WorkItem& item, const absl::Status& status) {
+    if (!results[item.task].status.ok()) return;
+    if (++failures[item.task] < kAttempts) return PutBack(item);
+    for (uint32_t s = 0; s < results[item.task].rollouts.size(); ++s)
+      unfinished -= Unfinished(item.task, s);
+    results[item.task].status = status;
+    if (++set_aside == tasks.size()) error = status;
+    changed.notify_all();
+  }
 };
 
 RolloutPool::RolloutPool(std::vector<std::string> addresses) {
   for (std::string& address : addresses) {
     auto channel = Connect(address);
-    servers_.push_back(
-        {std::move(address), v1::Rollouts::NewStub(channel), v1::Weights::NewStub(channel)});
+    auto server = std::make_unique<Server>();
+    server->address = std::move(address);
+    server->rollouts = v1::Rollouts::NewStub(channel);
+    server->weights = v1::Weights::NewStub(channel);
+    servers_.push_back(std::move(server));
   }
 }
 
-absl::Status RolloutPool::Publish(const PublishedWeights& weights) {
-  weights_ = weights;
-  manifest_.Clear();
-  *manifest_.mutable_version() = weights.version;
+std::shared_ptr<const RolloutPool::Version> RolloutPool::Current() const {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return current_;
+}
+
+v1::WeightVersion RolloutPool::version() const { return Current()->weights.version; }
+
+absl::Status RolloutPool::Publish(PublishedWeights weights) {
+  auto version = std::make_shared<Version>();
+  v1::Manifest& manifest = version->manifest;
+  *manifest.mutable_version() = weights.version;
+  manifest.set_running(weights.running);
   for (const ParameterSlot& slot : weights.layout->slots()) {
-    v1::Manifest::Tensor* tensor = manifest_.add_tensors();
+    v1::Manifest::Tensor* tensor = manifest.add_tensors();
     tensor->set_name(slot.name);
     for (int64_t d : slot.shape) tensor->add_shape(d);
-    tensor->set_checksum(XXH3_64bits(weights.parameters + slot.offset,
+    tensor->set_checksum(XXH3_64bits(weights.parameters.get() + slot.offset,
                                      static_cast<size_t>(slot.size) * sizeof(float)));
+  }
+  version->weights = std::move(weights);
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    current_ = std::move(version);
   }
   std::vector<absl::Status> statuses(servers_.size());
   std::vector<std::thread> threads;
   for (size_t i = 0; i < servers_.size(); ++i) {
-    threads.emplace_back([&, i] { statuses[i] = EnsureWeights(servers_[i]); });
+    threads.emplace_back([&, i] { statuses[i] = EnsureWeights(*servers_[i]); });
   }
   for (std::thread& thread : threads) thread.join();
   absl::Status last;
   for (size_t i = 0; i < servers_.size(); ++i) {
     if (statuses[i].ok()) return absl::OkStatus();
-    last = absl::Status(statuses[i].code(), absl::StrCat("rollout server ", servers_[i].address,
+    last = absl::Status(statuses[i].code(), absl::StrCat("rollout server ", servers_[i]->address,
                                                          ": ", statuses[i].message()));
   }
   return last;
 }
 
 absl::Status RolloutPool::EnsureWeights(Server& server) {
+  // A server refuses a second upload while one runs; whoever comes second finds it done.
+  std::lock_guard<std::mutex> lock(server.uploading);
+  const std::shared_ptr<const Version> version = Current();
+  const v1::WeightVersion& wanted = version->weights.version;
   v1::RolloutStatus status;
   {
     grpc::ClientContext context;
     context.set_deadline(In(std::chrono::seconds(5)));
     E3_RETURN_IF_ERROR(FromGrpc(server.rollouts->GetStatus(&context, {}, &status)));
   }
-  if (SameVersion(status.weights(), weights_.version)) return absl::OkStatus();
-  if (status.model().empty() || status.weights().job() != weights_.version.job()) {
+  if (SameVersion(status.weights(), wanted)) return absl::OkStatus();
+  if (status.model().empty() || status.weights().job() != wanted.job()) {
     grpc::ClientContext context;
     context.set_deadline(In(std::chrono::seconds(600)));
     v1::LoadModelRequest request;
-    request.set_path(weights_.model_path);
-    request.mutable_version()->set_job(weights_.version.job());
-    request.mutable_version()->set_term(weights_.version.term());
+    request.set_path(version->weights.model_path);
+    request.mutable_version()->set_job(wanted.job());
+    request.mutable_version()->set_term(wanted.term());
     v1::LoadModelReply reply;
     E3_RETURN_IF_ERROR(FromGrpc(server.weights->LoadModel(&context, request, &reply)));
   }
-  absl::Status uploaded = Upload(server);
+  absl::Status uploaded = Upload(server, *version);
   return absl::IsAlreadyExists(uploaded) ? absl::OkStatus() : uploaded;
 }
 
-absl::Status RolloutPool::Upload(Server& server) {
+absl::Status RolloutPool::Upload(Server& server, const Version& version) {
   grpc::ClientContext context;
   context.set_deadline(In(std::chrono::seconds(600)));
   v1::UploadReply reply;
   auto writer = server.weights->Upload(&context, &reply);
   v1::UploadRequest part;
-  *part.mutable_manifest() = manifest_;
+  *part.mutable_manifest() = version.manifest;
   bool open = writer->Write(part);
-  const char* bytes = reinterpret_cast<const char*>(weights_.parameters);
-  const size_t total = static_cast<size_t>(weights_.layout->size()) * sizeof(float);
+  const char* bytes = reinterpret_cast<const char*>(version.weights.parameters.get());
+  const size_t total = static_cast<size_t>(version.weights.layout->size()) * sizeof(float);
   for (size_t offset = 0; open && offset < total; offset += kChunkBytes) {
     part.mutable_chunk()->set_offset(offset);
     part.mutable_chunk()->set_data(bytes + offset, std::min(kChunkBytes, total - offset));
@@ -194,7 +245,7 @@ absl::Status RolloutPool::Work(Server& server, Generation& g) {
       start->set_first_sample(item.first_sample);
       if (item.n == 1) {
         std::lock_guard<std::mutex> lock(g.mutex);
-        const v1::Rollout& rollout = g.rollouts[item.task][item.first_sample];
+        const v1::Rollout& rollout = g.results[item.task].rollouts[item.first_sample];
         *start->mutable_response_prefix() = rollout.token_ids();
         *start->mutable_prefix_forced() = rollout.forced();
       }
@@ -208,36 +259,46 @@ absl::Status RolloutPool::Work(Server& server, Generation& g) {
     std::lock_guard<std::mutex> lock(g.mutex);
     g.streams[&context] = Clock::now();
     if (reply.has_failure()) {
-      absl::Status status(static_cast<absl::StatusCode>(reply.failure().code()),
-                          reply.failure().message());
-      if (absl::IsInvalidArgument(status) || absl::IsOutOfRange(status)) {
-        g.error = status;
-        g.changed.notify_all();
+      const v1::GenerateReply::Failure& f = reply.failure();
+      absl::Status status(static_cast<absl::StatusCode>(f.code()), f.message());
+      auto item = in_flight.find(f.request_id());
+      if (item == in_flight.end()) continue;
+      // A server that is full or going away says nothing of the prompt.
+      if (absl::IsResourceExhausted(status) || absl::IsUnavailable(status) ||
+          absl::IsCancelled(status) || absl::IsAborted(status)) {
+        failure = status;
+        continue;
       }
-      failure = status;
+      g.Fail(item->second, status);
+      samples -= remaining[f.request_id()];
+      in_flight.erase(item);
     } else if (reply.has_chunk() && in_flight.count(reply.chunk().request_id()) > 0) {
-      const WorkItem& item = in_flight[reply.chunk().request_id()];
+      const WorkItem item = in_flight[reply.chunk().request_id()];
       if (reply.chunk().sample() >= item.n) {
         failure = absl::InternalError("the server sent a sample that was not asked for");
         continue;
       }
       // A server that came back with other weights answers for another policy: nothing of it
       // counts.
+      const v1::WeightVersion newest = version();
       for (const auto& span : reply.chunk().versions()) {
-        if (!SameVersion(span.version(), weights_.version))
+        if (!Between(g.oldest, span.version(), newest))
           failure = absl::AbortedError("the server generated with other weights");
       }
-      v1::Rollout& rollout = g.rollouts[item.task][item.first_sample + reply.chunk().sample()];
-      if (!failure.ok() || rollout.finish_reason() != v1::FINISH_REASON_UNSPECIFIED) continue;
-      g.last_progress = Clock::now();
-      Append(reply.chunk(), &rollout);
-      if (reply.chunk().finish_reason() != v1::FINISH_REASON_UNSPECIFIED) {
-        --samples;
+      if (!failure.ok()) continue;
+      const uint32_t sample = item.first_sample + reply.chunk().sample();
+      const bool finished = reply.chunk().finish_reason() != v1::FINISH_REASON_UNSPECIFIED;
+      if (g.Unfinished(item.task, sample)) {
+        g.last_progress = Clock::now();
+        Append(reply.chunk(), &g.results[item.task].rollouts[sample]);
         if (reply.chunk().finish_reason() == v1::FINISH_REASON_CUT) {
-          g.queue.push_back({item.task, item.first_sample + reply.chunk().sample(), 1});
-        } else if (--g.unfinished == 0) {
+          g.queue.push_back({item.task, sample, 1});
+        } else if (finished && --g.unfinished == 0) {
           g.changed.notify_all();
         }
+      }
+      if (finished) {
+        --samples;
         if (--remaining[reply.chunk().request_id()] == 0)
           in_flight.erase(reply.chunk().request_id());
       }
@@ -249,12 +310,7 @@ absl::Status RolloutPool::Work(Server& server, Generation& g) {
   {
     std::lock_guard<std::mutex> lock(g.mutex);
     g.streams.erase(&context);
-    for (const auto& [id, item] : in_flight) {
-      for (uint32_t s = item.first_sample; s < item.first_sample + item.n; ++s) {
-        if (g.rollouts[item.task][s].finish_reason() == v1::FINISH_REASON_UNSPECIFIED)
-          g.queue.push_back({item.task, s, 1});
-      }
-    }
+    for (const auto& [id, item] : in_flight) g.PutBack(item);
     over = g.over();
     g.changed.notify_all();
   }
@@ -264,10 +320,11 @@ absl::Status RolloutPool::Work(Server& server, Generation& g) {
   return over ? absl::OkStatus() : FromGrpc(finished);
 }
 
-absl::StatusOr<std::vector<std::vector<v1::Rollout>>> RolloutPool::Generate(
+absl::StatusOr<std::vector<TaskRollouts>> RolloutPool::Generate(
     const std::vector<RolloutTask>& tasks, const RolloutOptions& options,
     const std::function<bool()>& stop) {
-  Generation g{tasks, options};
+  Generation g{tasks, options, version()};
+  g.failures.resize(tasks.size());
   for (size_t i = 0; i < tasks.size(); ++i) {
     // Samples of a prompt share its blocks within a request; a request is never more than a server
     // runs at once.
@@ -275,22 +332,22 @@ absl::StatusOr<std::vector<std::vector<v1::Rollout>>> RolloutPool::Generate(
       g.queue.push_back({i, static_cast<uint32_t>(first),
                          static_cast<uint32_t>(std::min(kSamplesARequest, tasks[i].n - first))});
     }
-    g.rollouts.emplace_back(static_cast<size_t>(tasks[i].n));
+    g.results.push_back({std::vector<v1::Rollout>(static_cast<size_t>(tasks[i].n)), absl::OkStatus()});
     g.unfinished += tasks[i].n;
   }
   std::vector<std::thread> threads;
-  for (Server& server : servers_) {
-    threads.emplace_back([&] {
+  for (const std::unique_ptr<Server>& each : servers_) {
+    threads.emplace_back([&, server = each.get()] {
       bool told = false;
       while (true) {
-        absl::Status status = Work(server, g);
+        absl::Status status = Work(*server, g);
         std::unique_lock<std::mutex> lock(g.mutex);
         if (g.over()) return;
         if (!status.ok())
-          g.last_error = absl::StrCat("rollout server ", server.address, ": ", status.message());
+          g.last_error = absl::StrCat("rollout server ", server->address, ": ", status.message());
         if (!status.ok() && !told) {
           Log("warning", "rollout server away; its rollouts go on from their last token",
-              {{"server", server.address}, {"error", std::string(status.message())}});
+              {{"server", server->address}, {"error", std::string(status.message())}});
           CounterMetric("e3_learner_rollout_server_failures_total",
                         "Streams to rollout servers that broke")
               .Increment();
@@ -322,7 +379,7 @@ absl::StatusOr<std::vector<std::vector<v1::Rollout>>> RolloutPool::Generate(
   for (std::thread& thread : threads) thread.join();
   if (!g.error.ok()) return g.error;
   if (g.stopped) return absl::CancelledError("stopped while generating");
-  return std::move(g.rollouts);
+  return std::move(g.results);
 }
 
 }  // namespace e3

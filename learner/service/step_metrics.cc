@@ -1,8 +1,10 @@
 #include "learner/service/step_metrics.h"
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
+#include "services/runtime/log.h"
 #include "services/runtime/metrics.h"
 
 namespace e3 {
@@ -38,9 +40,10 @@ const char* Help(const std::string& name) {
 }  // namespace
 
 std::map<std::string, double> BatchMetrics(const v1::CollectedBatch& batch) {
-  Mean reward, entropy, truncated, repeating, zero_signal;
+  Mean reward, entropy, truncated, repeating, zero_signal, incorrect_end;
   Mean length[3], verifications[3], attempts[3];  // all, correct, incorrect
   std::vector<double> lengths;
+  double lag_tokens = 0, lag_sum = 0, lag_max = 0;
   for (const auto& group : batch.groups()) {
     bool signal = false;
     for (const v1::Rollout& r : group.rollouts()) {
@@ -49,6 +52,14 @@ std::map<std::string, double> BatchMetrics(const v1::CollectedBatch& batch) {
       reward.Add(score);
       lengths.push_back(r.token_ids_size());
       for (float e : r.entropies()) entropy.Add(e);
+      for (const auto& span : r.versions()) {
+        const double lag = static_cast<double>(batch.step() - 1 - span.version().step());
+        lag_tokens += span.tokens();
+        lag_sum += lag * span.tokens();
+        lag_max = std::max(lag_max, lag);
+      }
+      if (r.finish_reason() == v1::FINISH_REASON_STOP && score < 1 && !r.logprobs().empty())
+        incorrect_end.Add(std::exp(r.logprobs().rbegin()[0]));
       truncated.Add(r.finish_reason() == v1::FINISH_REASON_LENGTH);
       repeating.Add(r.score().trace().repeating());
       for (int kind : {0, score >= 1 ? 1 : 2}) {
@@ -65,7 +76,12 @@ std::map<std::string, double> BatchMetrics(const v1::CollectedBatch& batch) {
   metrics["entropy"] = entropy.value();
   metrics["truncated_share"] = truncated.value();
   metrics["repeating_share"] = repeating.value();
+  metrics["incorrect_end_probability"] = incorrect_end.value();
   metrics["rollouts"] = reward.count;
+  metrics["rollouts_unjudged"] = static_cast<double>(batch.unjudged());
+  metrics["prompts_set_aside"] = batch.set_aside_size();
+  metrics["version_lag_mean"] = lag_sum / std::max(1.0, lag_tokens);
+  metrics["version_lag_max"] = lag_max;
   metrics["response_tokens"] = entropy.count;
   const char* suffix[3] = {"", "_correct", "_incorrect"};
   for (int kind = 0; kind < 3; ++kind) {
@@ -79,6 +95,57 @@ std::map<std::string, double> BatchMetrics(const v1::CollectedBatch& batch) {
     metrics["response_length_p95"] = lengths[lengths.size() * 95 / 100];
   }
   return metrics;
+}
+
+std::map<std::string, double> UpdateMetrics(const std::vector<UpdateStatistics>& updates,
+                                            bool on_policy) {
+  std::map<std::string, double> metrics;
+  auto mean = [&](const char* name, auto value) {
+    double sum = 0;
+    for (const UpdateStatistics& u : updates) sum += value(u);
+    metrics[name] = updates.empty() ? 0 : sum / static_cast<double>(updates.size());
+  };
+  metrics["updates"] = static_cast<double>(updates.size());
+  mean("loss", [](auto& u) { return u.loss; });
+  mean("gradient_norm", [](auto& u) { return u.gradient_norm; });
+  mean("learning_rate", [](auto& u) { return u.learning_rate; });
+  mean("kl", [](auto& u) { return u.tokens.kl; });
+  mean("ratio", [](auto& u) { return u.tokens.ratio; });
+  mean("clip_low_share", [](auto& u) { return u.tokens.clip_low_share; });
+  mean("clip_high_share", [](auto& u) { return u.tokens.clip_high_share; });
+  mean("clip_dual_share", [](auto& u) { return u.tokens.clip_dual_share; });
+  double ends = 0, shift = 0;  // of updates that others came before: the first has not moved yet
+  for (size_t i = 1; i < updates.size(); ++i) {
+    ends += static_cast<double>(updates[i].tokens.incorrect_ends);
+    shift += updates[i].tokens.incorrect_end_shift *
+             static_cast<double>(updates[i].tokens.incorrect_ends);
+  }
+  if (ends > 0) metrics["incorrect_end_shift"] = shift / ends;
+  double& flops = metrics["update_flops"];
+  for (const UpdateStatistics& u : updates) flops += u.flops;
+  double& ratio_max = metrics["ratio_max"];
+  for (const UpdateStatistics& u : updates) ratio_max = std::max(ratio_max, u.tokens.ratio_max);
+  if (on_policy && !updates.empty()) {
+    metrics["mismatch_max"] = updates[0].tokens.mismatch_max;
+    metrics["mismatch_mean"] = updates[0].tokens.mismatch_mean;
+  }
+  return metrics;
+}
+
+void LogStep(const std::string& job_id, const v1::StepRecord& record) {
+  const auto& m = record.metrics();
+  auto mismatch = m.find("mismatch_max");  // absent when no group had a signal
+  Log("info", "step",
+      {{"job", job_id},
+       {"stage", record.stage()},
+       {"step", record.step()},
+       {"budget", record.budget()},
+       {"reward", m.at("reward")},
+       {"length", m.at("response_length")},
+       {"entropy", m.at("entropy")},
+       {"tokens_per_second", m.at("tokens_per_second")},
+       {"mismatch_max", mismatch == m.end() ? nlohmann::ordered_json()
+                                            : nlohmann::ordered_json(mismatch->second)}});
 }
 
 void ExportStep(const std::string& job_id, const std::string& stage, const v1::StepRecord& record) {

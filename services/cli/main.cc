@@ -212,8 +212,15 @@ void AddUpFlags(CLI::App* command, UpOptions* up) {
                    "Threads of the learner and of each rollout server; 0: one a core")
       ->capture_default_str();
   command->add_option("--rollout-servers", up->rollout_servers, "How many")
-      ->check(CLI::Range(1, 64))
+      ->check(CLI::Range(1, 10))
       ->capture_default_str();
+  command
+      ->add_option("--learner-ranks", up->learner_ranks,
+                   "Processes that the learner's updates are divided among; they share the threads")
+      ->check(CLI::Range(1, 10))
+      ->capture_default_str();
+  command->add_flag("--shard-optimizer", up->shard_optimizer,
+                    "Divide the optimizer's state among the learner's ranks");
   command->add_option("--kv-cache-mib", up->kv_cache_mib, "KV cache of a rollout server")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();

@@ -49,9 +49,11 @@ std::vector<Service> Services(const UpOptions& o) {
   std::string rollout_addresses;
   for (int i = 0; i < o.rollout_servers; ++i)
     absl::StrAppend(&rollout_addresses, i ? "," : "", address(10 + i));
-  const std::string threads = absl::StrCat(
-      o.threads > 0 ? o.threads
-                    : static_cast<int>(std::max(1u, std::thread::hardware_concurrency())));
+  const int cores = o.threads > 0
+                        ? o.threads
+                        : static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  const std::string threads = absl::StrCat(cores),
+                    rank_threads = absl::StrCat(std::max(1, cores / o.learner_ranks));
 
   std::vector<Service> services;
   auto add = [&](const std::string& name, const std::string& binary, int offset,
@@ -71,9 +73,18 @@ std::vector<Service> Services(const UpOptions& o) {
         {"--threads", threads, "--kv-cache-mib", absl::StrCat(o.kv_cache_mib), "--http",
          address(20 + i)});
   }
-  add("learner", "e3-learner", 2,
-      {"--threads", threads, "--state", o.state + "/learner", "--rollout-servers",
-       rollout_addresses, "--reward-service", address(3)});
+  std::vector<std::string> learner = {"--state", o.state + "/learner", "--rollout-servers",
+                                      rollout_addresses, "--reward-service", address(3)};
+  std::string ranks;
+  for (int rank = 1; rank < o.learner_ranks; ++rank) {
+    add(absl::StrCat("learner-rank-", rank), "e3-learner", 30 + rank,
+        {"--worker", "--threads", rank_threads});
+    absl::StrAppend(&ranks, rank > 1 ? "," : "", address(30 + rank));
+  }
+  if (!ranks.empty()) learner.insert(learner.end(), {"--ranks", ranks});
+  if (o.shard_optimizer) learner.push_back("--shard-optimizer");
+  learner.insert(learner.end(), {"--threads", rank_threads});
+  add("learner", "e3-learner", 2, learner);
   add("curriculum-controller", "e3-curriculum-controller", 1,
       {"--state", o.state + "/curriculum-controller", "--job-service", address(0), "--learner",
        address(2)});
@@ -296,8 +307,11 @@ absl::Status Up(const UpOptions& given) {
                                           absl::StrCat(o.threads),
                                           "--rollout-servers",
                                           absl::StrCat(o.rollout_servers),
+                                          "--learner-ranks",
+                                          absl::StrCat(o.learner_ranks),
                                           "--kv-cache-mib",
                                           absl::StrCat(o.kv_cache_mib)};
+    if (o.shard_optimizer) arguments.push_back("--shard-optimizer");
     std::vector<char*> argv;
     for (std::string& argument : arguments) argv.push_back(argument.data());
     argv.push_back(nullptr);

@@ -12,9 +12,12 @@ namespace e3 {
 struct UpOptions {
   std::string state = "state";  // databases, logs, jobs
   int port_base = 7400;  // job service; +1 curriculum, +2 learner, +3 reward, +10 … rollout
-                         // servers; /metrics 100 above each
+                         // servers, +20 … their HTTP doors, +30 … further ranks of the learner;
+                         // /metrics 100 above each
   int threads = 0;  // of the learner and of each rollout server, which take turns; 0: one a core
   int rollout_servers = 1;
+  int learner_ranks = 1;
+  bool shard_optimizer = false;
   int64_t kv_cache_mib = 1024;
   bool foreground = false;
 };

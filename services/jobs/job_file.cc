@@ -52,6 +52,9 @@ v1::Training DefaultTraining() {
   t.set_decay_updates(0);
   t.set_min_learning_rate_ratio(0.1);
   t.set_max_skipped_updates(5);
+  t.set_max_staleness(0);
+  t.set_running_rollouts(v1::RUNNING_ROLLOUTS_CONTINUE);
+  t.set_background_checkpoints(true);
   return t;
 }
 

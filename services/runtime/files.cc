@@ -130,6 +130,14 @@ absl::Status WriteFolderDurably(const std::string& given,
   return absl::OkStatus();
 }
 
+absl::Status LinkDurably(const std::string& link, const std::string& target) {
+  const std::string part = link + ".part";
+  unlink(part.c_str());
+  if (symlink(target.c_str(), part.c_str()) != 0) return SystemError("cannot make link", part);
+  if (rename(part.c_str(), link.c_str()) != 0) return SystemError("cannot rename to", link);
+  return SyncParent(link);
+}
+
 absl::Status MakeFolders(const std::string& path) {
   std::error_code error;
   fs::create_directories(path, error);

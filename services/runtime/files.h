@@ -28,6 +28,9 @@ absl::Status WriteFileDurably(const std::string& path, absl::string_view content
 absl::Status WriteFolderDurably(const std::string& folder,
                                 const std::function<absl::Status(const std::string& part)>& fill);
 
+// Makes `link` a symbolic link to `target`, replacing one that is there.
+absl::Status LinkDurably(const std::string& link, const std::string& target);
+
 // mkdir -p.
 absl::Status MakeFolders(const std::string& path);
 

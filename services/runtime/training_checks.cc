@@ -54,6 +54,8 @@ std::optional<BadSetting> CheckTraining(const v1::Training& t) {
        t.min_learning_rate_ratio() >= 0 && t.min_learning_rate_ratio() <= 1 ? ""
                                                                             : "must be in [0, 1]"},
       {"max_skipped_updates", count(t.max_skipped_updates())},
+      {"max_staleness",
+       t.max_staleness() >= 0 && t.max_staleness() <= 16 ? "" : "must be in [0, 16]"},
       {"keep_checkpoints", t.keep_checkpoints() >= 0 ? "" : "must not be negative"},
   };
   for (const auto& [field, why] : checks) {

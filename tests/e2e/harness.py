@@ -36,7 +36,7 @@ def free_port_base():
     """A base such that the ports of all services are free."""
     for base in range(17400, 60000, 400):
         try:
-            for offset in (0, 1, 2, 3, 10, 11, 20, 21, 100, 101, 102, 103, 110, 111):
+            for offset in (0, 1, 2, 3, 10, 11, 20, 21, 31, 32, 33, 100, 101, 102, 103, 110, 111, 131, 132, 133):
                 with socket.socket() as s:
                     s.bind(("127.0.0.1", base + offset))
             return base

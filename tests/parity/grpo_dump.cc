@@ -39,9 +39,11 @@ int main(int argc, char** argv) {
   for (const auto& r : rollouts) pointers.push_back(&r);
 
   e3::Trainer trainer(*std::move(policy));
-  trainer.reference_parameters().assign((*reference)->parameters(),
-                                        (*reference)->parameters() + (*reference)->layout().size());
-  e3::UpdateStatistics statistics = trainer.Update(pointers, t, o["temperature"]);
+  e3::TrainerState state = e3::InitialState(trainer.policy());
+  state.reference =
+      e3::CopyFloats((*reference)->parameters(), (*reference)->layout().size());
+  trainer.Restore(state);
+  auto statistics = trainer.Update(e3::MakeMiniBatch(pointers, t), t, o["temperature"]);
   std::vector<e3::TensorToWrite> tensors;
   for (const e3::ParameterSlot& slot : trainer.policy().layout().slots()) {
     tensors.push_back(
@@ -51,6 +53,6 @@ int main(int argc, char** argv) {
     std::cerr << status << "\n";
     return 1;
   }
-  std::cout << nlohmann::json{{"loss", statistics.loss}} << "\n";
+  std::cout << nlohmann::json{{"loss", statistics->loss}} << "\n";
   return 0;
 }

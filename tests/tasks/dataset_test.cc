@@ -56,6 +56,62 @@ TEST_CASE("a broken line is named") {
   CHECK(absl::IsNotFound(LoadDataset(spec, "d").status()));
 }
 
+TEST_CASE("files prepared for verl are read as they are") {
+  const std::string data = std::string(E3_SOURCE_DIR) + "/tests/tasks/data/";
+  v1::JobSpec spec;
+  v1::Dataset& d = (*spec.mutable_datasets())["d"];
+  d.set_file(data + "verl_gsm8k.parquet");
+  auto problems = LoadDataset(spec, "d");
+  REQUIRE(problems.ok());
+  REQUIRE(problems->size() == 2);
+  CHECK((*problems)[0].messages.size() == 1);
+  CHECK((*problems)[1].messages[0].role == "system");
+  CHECK((*problems)[1].messages[1].content == "2 + 2?");
+  CHECK((*problems)[0].grading.math().gold() == "42");
+  // Paths lead into objects; a filter sees them too.
+  d.set_prompt_field("extra_info.question");
+  v1::Filter* filter = d.add_filters();
+  filter->set_field("extra_info.index");
+  filter->add_values("1");
+  problems = LoadDataset(spec, "d");
+  REQUIRE(problems.ok());
+  REQUIRE(problems->size() == 1);
+  CHECK((*problems)[0].prompt == "2 + 2?");
+  CHECK((*problems)[0].messages.empty());
+
+  // Puzzles are told by their answer.
+  d.Clear();
+  d.set_file(data + "verl_countdown.parquet");
+  problems = LoadDataset(spec, "d");
+  REQUIRE(problems.ok());
+  REQUIRE(problems->size() == 3);
+  CHECK((*problems)[0].grading.countdown().target() == 33);
+  CHECK((*problems)[0].grading.countdown().numbers_size() == 3);
+  CHECK((*problems)[0].messages[0].role == "user");
+
+  // The same shape as JSONL.
+  d.set_file(TempFile(
+      "{\"prompt\": [{\"role\": \"user\", \"content\": \"1+1?\"}], \"data_source\": \"x\", "
+      "\"reward_model\": {\"ground_truth\": \"2\", \"style\": \"rule\"}}\n"));
+  problems = LoadDataset(spec, "d");
+  REQUIRE(problems.ok());
+  CHECK((*problems)[0].grading.math().gold() == "2");
+
+  auto error = [&](const std::string& file) {
+    d.set_file(file);
+    return std::string(LoadDataset(spec, "d").status().message());
+  };
+  const std::string torn = TempFile("PAR1 is not enough") + ".parquet";
+  std::ofstream(torn) << "PAR1 is not enough";
+  CHECK(error(torn).find("is not parquet: ") != std::string::npos);
+  CHECK(error(TempFile("{\"prompt\": [{\"role\": \"user\"}], \"answer\": \"2\"}\n"))
+            .find(":1: a message in field \"prompt\" has no \"role\" and \"content\"") !=
+        std::string::npos);
+  d.set_template_("Q: {prompt}");
+  CHECK(error(data + "verl_gsm8k.parquet").find(":1: a template is for prompts that are text") !=
+        std::string::npos);
+}
+
 TEST_CASE("paths know variables") {
   setenv("E3_TEST_FOLDER", "/data", 1);
   CHECK(*ResolvePath("${E3_TEST_FOLDER}/x", "/base") == "/data/x");

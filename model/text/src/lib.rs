@@ -1,9 +1,10 @@
-//! The C ABI of `model/text.h`: tokenizers (`tokenizers`) and chat templates (`minijinja`).
+//! The C ABI of `model/text.h`: tokenizers (`tokenizers`), chat templates (`minijinja`) and rows of parquet files (`parquet`).
 //!
 //! Every function returns 0 on success and -1 on failure; on failure `*error` holds a message that the caller frees with
 //! `e3_bytes_free`. Panics of the libraries below stop here and become errors.
 
 mod chat_template;
+mod parquet_rows;
 mod tokenizer;
 
 use std::panic::{catch_unwind, AssertUnwindSafe};

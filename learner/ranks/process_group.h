@@ -1,0 +1,35 @@
+// Collectives over c10d's Gloo back end.
+#ifndef E3_LEARNER_RANKS_PROCESS_GROUP_H_
+#define E3_LEARNER_RANKS_PROCESS_GROUP_H_
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "learner/ranks/collectives.h"
+
+namespace e3 {
+
+// Where the ranks of a group find each other. Kept by the leader for as long as the group lives.
+class Rendezvous {
+ public:
+  virtual ~Rendezvous() = default;
+  virtual int port() const = 0;
+  // On a port that is free. Unavailable with the system's reason.
+  static absl::StatusOr<std::unique_ptr<Rendezvous>> Create();
+};
+
+struct GroupOptions {
+  std::string store_host;  // of the leader's rendezvous
+  int store_port = 0;
+  std::string host;  // by which the other ranks reach this one
+  int rank = 0, size = 1;
+  double timeout_seconds = 600;  // for an operation
+};
+
+// Enters the group; waits for all ranks. Unavailable when one does not come in time.
+absl::StatusOr<std::unique_ptr<Collectives>> JoinGroup(const GroupOptions& options);
+
+}  // namespace e3
+
+#endif  // E3_LEARNER_RANKS_PROCESS_GROUP_H_

@@ -1,0 +1,72 @@
+// Rank 0's side of a group: it deals mini-batches out and hears from every rank.
+#ifndef E3_LEARNER_RANKS_RANK_LEADER_H_
+#define E3_LEARNER_RANKS_RANK_LEADER_H_
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "e3/v1/ranks.grpc.pb.h"
+#include "learner/ranks/collectives.h"
+#include "learner/ranks/process_group.h"
+#include "learner/trainer.h"
+
+namespace e3 {
+
+struct RankOptions {
+  std::vector<std::string> workers;  // addresses of the other ranks (TrainerRank)
+  std::string host = "127.0.0.1";    // by which they reach this process
+  bool shard_optimizer = false;
+  double timeout_seconds = 600;  // for one operation on gradients or parameters
+};
+
+// Not thread-safe. A rank that dies or stalls is noticed within seconds (its connection breaks, or
+// its process does not answer pings), one whose computation hangs within the time-out. Every error
+// after that is Unavailable and names the rank: the group is of no use then, and a new one must be
+// made from a state that all can be given.
+class RankLeader {
+ public:
+  // Lets every worker join a new group, called `group`. Waits for workers that are not there yet,
+  // until `stop` says so or five minutes have passed.
+  static absl::StatusOr<std::unique_ptr<RankLeader>> Form(const RankOptions& options,
+                                                          const std::string& group,
+                                                          const std::function<bool()>& stop);
+
+  // Rank 0's end, for its trainer.
+  Collectives* collectives() { return collectives_.get(); }
+  bool shard_optimizer() const { return options_.shard_optimizer; }
+  // Gives every rank the state that rank 0 begins with, `parameters` floats a part, of the model in a
+  // folder: once, before the first update.
+  absl::Status SendState(const TrainerState& state, int64_t parameters, const std::string& model);
+
+  // One update by all ranks; `trainer` is rank 0's. Statistics are sums over all.
+  absl::StatusOr<UpdateStatistics> Update(Trainer& trainer, const MiniBatch& mini_batch,
+                                          const v1::Training& training, double temperature);
+  absl::Status BeginStage(bool fresh_optimizer, bool reset_reference);
+  // The whole state of the trainers.
+  absl::StatusOr<TrainerState> State(Trainer& trainer, bool copy);
+
+ private:
+  struct Worker {
+    std::string address;
+    std::unique_ptr<v1::TrainerRank::Stub> stub;
+  };
+  RankLeader() = default;
+  // Calls every worker at once while `own` runs here, and waits for all. The first error of a worker,
+  // which makes `own` give up, else that of `own`.
+  absl::Status OnAll(
+      const std::function<grpc::Status(size_t worker, grpc::ClientContext*)>& call,
+      const std::function<absl::Status()>& own);
+
+  RankOptions options_;
+  std::string group_;
+  std::vector<Worker> workers_;  // worker i is rank i + 1
+  std::unique_ptr<Rendezvous> rendezvous_;
+  std::unique_ptr<Collectives> collectives_;
+};
+
+}  // namespace e3
+
+#endif  // E3_LEARNER_RANKS_RANK_LEADER_H_
