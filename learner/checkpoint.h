@@ -28,8 +28,7 @@ struct Checkpoint {
 // DataLoss for a folder that is torn, corrupt or of another model than `config` and `layout`,
 // FailedPrecondition for one of another job.
 absl::StatusOr<Checkpoint> LoadCheckpoint(const std::string& folder, const std::string& job_id,
-                                          const ModelConfig& config,
-                                          const ParameterLayout& layout);
+                                          const ModelConfig& config, const ParameterLayout& layout);
 
 // Folders "step-…" under `parent`, newest first.
 std::vector<std::string> ListCheckpoints(const std::string& parent);

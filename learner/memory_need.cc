@@ -40,8 +40,8 @@ std::string MemoryNeed::Describe() const {
       "%.2f GiB: weights %.2f, gradients %.2f, optimizer %.2f, reference %.2f, copies %.2f, "
       "activations %.2f, "
       "logits and buffers %.2f",
-      gib(total()), gib(weights), gib(gradients), gib(optimizer), gib(reference), gib(copies), gib(activations),
-      gib(logits));
+      gib(total()), gib(weights), gib(gradients), gib(optimizer), gib(reference), gib(copies),
+      gib(activations), gib(logits));
 }
 
 MemoryNeed ComputeMemoryNeed(const ModelConfig& c, const v1::Training& training, int64_t longest) {

@@ -14,8 +14,9 @@ namespace e3 {
 
 // Token ids of a problem: its messages, or its text as one user message, in front of them the
 // system message of `prompting` unless they begin with one. Without a chat template only a text can
-// be encoded, or messages that are a single one of the user. `prompting.template_arguments`, when not empty, is a JSON object (checked with the
-// file that it stands in). FailedPrecondition for a chat with a model that has no template.
+// be encoded, or messages that are a single one of the user. `prompting.template_arguments`, when
+// not empty, is a JSON object (checked with the file that it stands in). FailedPrecondition for a
+// chat with a model that has no template.
 absl::StatusOr<std::vector<uint32_t>> EncodePrompt(const PromptEncoder& encoder,
                                                    const v1::Prompting& prompting,
                                                    const Problem& problem);

@@ -137,9 +137,7 @@ MiniBatch MakeMiniBatch(const std::vector<const TrainingRollout*>& rollouts,
 
 Trainer::Trainer(std::unique_ptr<Transformer> policy, Collectives* collectives,
                  bool shard_optimizer)
-    : policy_(std::move(policy)),
-      collectives_(collectives),
-      optimizer_([&] {
+    : policy_(std::move(policy)), collectives_(collectives), optimizer_([&] {
         const int64_t n = policy_->layout().size();
         if (collectives == nullptr || !shard_optimizer) return AdamW(&policy_->layout());
         const auto [begin, end] = RankRange(n, collectives->rank(), collectives->size());
@@ -231,7 +229,8 @@ absl::StatusOr<UpdateStatistics> Trainer::ComputeGradients(const MiniBatch& mini
     PolicyLoss loss = ComputePolicyLoss(tokens, options);
     loss.loss.backward();
 
-    at::Tensor change = tokens.logprobs.detach() - tokens.old_logprobs, difference = at::abs(change);
+    at::Tensor change = tokens.logprobs.detach() - tokens.old_logprobs,
+               difference = at::abs(change);
     statistics.loss += loss.loss.item<float>();
     TokenStatistics of_batch;
     of_batch.tokens = difference.numel();
@@ -254,8 +253,7 @@ absl::StatusOr<UpdateStatistics> Trainer::ComputeGradients(const MiniBatch& mini
 }
 
 absl::StatusOr<UpdateStatistics> Trainer::Update(const MiniBatch& mini_batch,
-                                                 const v1::Training& training,
-                                                 double temperature) {
+                                                 const v1::Training& training, double temperature) {
   E3_ASSIGN_OR_RETURN(UpdateStatistics statistics,
                       ComputeGradients(mini_batch, training, temperature));
   statistics.learning_rate = LearningRate(Schedule(training), optimizer_.updates() + 1);

@@ -59,17 +59,18 @@ double OptimizerStep(Transformer& model, AdamW& optimizer, const AdamWOptions& o
 class Trainer {
  public:
   // `collectives` (null: alone) outlives it. With `shard_optimizer` each rank keeps and updates its
-  // part of the optimizer's state, and the updated parameters are exchanged; the result is the same.
+  // part of the optimizer's state, and the updated parameters are exchanged; the result is the
+  // same.
   explicit Trainer(std::unique_ptr<Transformer> policy, Collectives* collectives = nullptr,
                    bool shard_optimizer = false);
 
   // One optimizer update. Alone, `mini_batch` is the whole; else each rank's call has its part, and
   // all ranks end with the same parameters. The result is the same for every micro_batch_tokens and
-  // number of ranks, up to rounding. `training` has all fields set. Statistics are this rank's sums;
-  // norm, rate and `finite` are of the whole. An error is the collectives': the policy is of no use
-  // then.
-  absl::StatusOr<UpdateStatistics> Update(const MiniBatch& mini_batch,
-                                          const v1::Training& training, double temperature);
+  // number of ranks, up to rounding. `training` has all fields set. Statistics are this rank's
+  // sums; norm, rate and `finite` are of the whole. An error is the collectives': the policy is of
+  // no use then.
+  absl::StatusOr<UpdateStatistics> Update(const MiniBatch& mini_batch, const v1::Training& training,
+                                          double temperature);
   // The first half of that: the gradients of the whole mini-batch, before clipping, in
   // policy().flat_gradients().
   absl::StatusOr<UpdateStatistics> ComputeGradients(const MiniBatch& mini_batch,

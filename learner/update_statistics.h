@@ -17,8 +17,8 @@ struct TokenStatistics {
   // |policy's log-probability - sampled one| before the update.
   double mismatch_mean = 0, mismatch_max = 0;
   double ratio_max = 0;
-  // Of the tokens that end an incorrect response: how many, and logp - logp_old summed (or its mean),
-  // by which earlier updates of the step moved the end of the sequence there.
+  // Of the tokens that end an incorrect response: how many, and logp - logp_old summed (or its
+  // mean), by which earlier updates of the step moved the end of the sequence there.
   int64_t incorrect_ends = 0;
   double incorrect_end_shift = 0;
 

@@ -105,8 +105,8 @@ at::Tensor ComposedAttention(const at::Tensor& query, const at::Tensor& key,
       return x.narrow(0, offsets[s], offsets[s + 1] - offsets[s]).transpose(0, 1).unsqueeze(0);
     };
     at::Tensor out = at::scaled_dot_product_attention(
-        heads(query), heads(key), heads(value), std::nullopt, 0.0, /*is_causal=*/true,
-        std::nullopt, /*enable_gqa=*/query.size(1) != key.size(1));
+        heads(query), heads(key), heads(value), std::nullopt, 0.0, /*is_causal=*/true, std::nullopt,
+        /*enable_gqa=*/query.size(1) != key.size(1));
     outputs.push_back(out.squeeze(0).transpose(0, 1));
   }
   return at::cat(outputs).contiguous();

@@ -21,12 +21,13 @@
 
 namespace e3 {
 
-// Holds the parameters as views of one flat tensor, fp32 unless told otherwise, in the order of ParameterLayout. Forward
-// passes are const and thread-safe as long as nobody writes the parameters.
+// Holds the parameters as views of one flat tensor, fp32 unless told otherwise, in the order of
+// ParameterLayout. Forward passes are const and thread-safe as long as nobody writes the
+// parameters.
 class Transformer {
  public:
-  // Parameters are not initialised. On the CPU in fp32 the fused operators compute; elsewhere, and in
-  // other dtypes, LibTorch's.
+  // Parameters are not initialised. On the CPU in fp32 the fused operators compute; elsewhere, and
+  // in other dtypes, LibTorch's.
   explicit Transformer(const ModelConfig& config, c10::Device device = c10::kCPU,
                        c10::ScalarType dtype = c10::kFloat);
   // Configuration and parameters of a Hugging Face folder.

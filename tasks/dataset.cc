@@ -21,7 +21,8 @@ namespace {
 
 using Json = nlohmann::json;
 
-// The value at a field, which may be a path ("reward_model.ground_truth"); null where there is none.
+// The value at a field, which may be a path ("reward_model.ground_truth"); null where there is
+// none.
 const Json* Find(const Json& record, const std::string& field) {
   auto it = record.find(field);
   if (it != record.end()) return &*it;
@@ -53,8 +54,8 @@ bool Passes(const Json& record, const v1::Dataset& dataset) {
   return true;
 }
 
-// What a record of a file becomes. Fields that the data set does not name are found where plain files
-// and those of verl have them.
+// What a record of a file becomes. Fields that the data set does not name are found where plain
+// files and those of verl have them.
 class RecordReader {
  public:
   explicit RecordReader(const v1::Dataset& dataset)
@@ -70,9 +71,9 @@ class RecordReader {
   }
 
   absl::StatusOr<Problem> Read(const Json& record) const {
-    const std::string gold_field = !dataset_.gold_field().empty()           ? dataset_.gold_field()
+    const std::string gold_field = !dataset_.gold_field().empty()       ? dataset_.gold_field()
                                    : Find(record, kVerlGold) != nullptr ? kVerlGold
-                                                                            : "answer";
+                                                                        : "answer";
     const Json* gold = Find(record, gold_field);
     // Puzzles are told by their numbers: in the record itself, or as its gold answer.
     const Json* puzzle = gold != nullptr && gold->is_object() ? gold : &record;
@@ -138,9 +139,10 @@ class RecordReader {
         return Bad("a template is for prompts that are text; these are chat messages");
       problem->prompt.clear();
       for (const Json& message : *prompt) {
-        std::optional<std::string> role = Text(message.is_object() ? Find(message, "role") : nullptr),
-                                   content =
-                                       Text(message.is_object() ? Find(message, "content") : nullptr);
+        std::optional<std::string> role =
+                                       Text(message.is_object() ? Find(message, "role") : nullptr),
+                                   content = Text(message.is_object() ? Find(message, "content")
+                                                                      : nullptr);
         if (!role || !content)
           return Bad(absl::StrCat("a message in field \"", prompt_field_,
                                   "\" has no \"role\" and \"content\" of text"));

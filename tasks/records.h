@@ -11,9 +11,9 @@
 namespace e3 {
 
 // Calls `f` with every record of the file and its number, from 1 (the line of JSONL, where empty
-// lines count and are passed over; the row of a file whose name ends in .parquet). Stops at the first
-// error, which names file and record. NotFound when there is no such file; InvalidArgument for what
-// is not a JSON object or not parquet.
+// lines count and are passed over; the row of a file whose name ends in .parquet). Stops at the
+// first error, which names file and record. NotFound when there is no such file; InvalidArgument
+// for what is not a JSON object or not parquet.
 absl::Status ForEachRecord(
     const std::string& path,
     const std::function<absl::Status(const nlohmann::json& record, int64_t number)>& f);

@@ -11,9 +11,10 @@
 
 namespace e3 {
 
-// One rank's end of a group. Operations are begun in the same order on every rank, run in that order
-// beside what the caller computes, and write their tensors in place: those must be contiguous, live
-// until Wait() returns, and not be touched meanwhile. Not thread-safe, but for Abandon().
+// One rank's end of a group. Operations are begun in the same order on every rank, run in that
+// order beside what the caller computes, and write their tensors in place: those must be
+// contiguous, live until Wait() returns, and not be touched meanwhile. Not thread-safe, but for
+// Abandon().
 class Collectives {
  public:
   virtual ~Collectives() = default;
@@ -24,8 +25,8 @@ class Collectives {
   virtual void StartAllReduce(const at::Tensor& values) = 0;
   // The values of rank `root`.
   virtual void StartBroadcast(const at::Tensor& values, int root) = 0;
-  // Until all that was begun is done. Unavailable when a rank died, stalled or left: the group is of
-  // no use then, and the tensors may hold anything.
+  // Until all that was begun is done. Unavailable when a rank died, stalled or left: the group is
+  // of no use then, and the tensors may hold anything.
   virtual absl::Status Wait() = 0;
   // Makes Wait() give up soon, now and from now on: another rank is known to be lost. From any
   // thread.

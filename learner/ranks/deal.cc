@@ -18,8 +18,8 @@ std::vector<std::vector<size_t>> DealSequences(const std::vector<int64_t>& lengt
   std::vector<std::vector<size_t>> dealt(static_cast<size_t>(ranks));
   std::vector<double> load(static_cast<size_t>(ranks), 0.0);
   for (size_t i : order) {
-    const auto least = static_cast<size_t>(std::min_element(load.begin(), load.end()) -
-                                           load.begin());
+    const auto least =
+        static_cast<size_t>(std::min_element(load.begin(), load.end()) - load.begin());
     dealt[least].push_back(i);
     load[least] += work(i);
   }

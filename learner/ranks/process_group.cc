@@ -1,12 +1,11 @@
 #include "learner/ranks/process_group.h"
 
-#include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
-#include <torch/csrc/distributed/c10d/TCPStore.hpp>
-
 #include <atomic>
 #include <chrono>
 #include <exception>
 #include <thread>
+#include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
+#include <torch/csrc/distributed/c10d/TCPStore.hpp>
 #include <utility>
 #include <vector>
 
@@ -97,9 +96,8 @@ class ProcessGroup final : public Collectives {
     }
   }
   void Fail(const char* why) {
-    failed_ = absl::UnavailableError(
-        absl::StrCat("rank ", options_.rank, " of ", options_.size,
-                     " lost another rank of its group: ", why));
+    failed_ = absl::UnavailableError(absl::StrCat("rank ", options_.rank, " of ", options_.size,
+                                                  " lost another rank of its group: ", why));
   }
 
   GroupOptions options_;
@@ -118,8 +116,7 @@ absl::StatusOr<std::unique_ptr<Rendezvous>> Rendezvous::Create() {
     options.port = 0;
     options.isServer = true;
     options.waitWorkers = false;
-    return std::make_unique<StoreServer>(
-        c10::make_intrusive<c10d::TCPStore>("localhost", options));
+    return std::make_unique<StoreServer>(c10::make_intrusive<c10d::TCPStore>("localhost", options));
   } catch (const std::exception& e) {
     return absl::UnavailableError(absl::StrCat("cannot open a rendezvous for ranks: ", e.what()));
   }

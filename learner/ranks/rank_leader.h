@@ -37,8 +37,8 @@ class RankLeader {
   // Rank 0's end, for its trainer.
   Collectives* collectives() { return collectives_.get(); }
   bool shard_optimizer() const { return options_.shard_optimizer; }
-  // Gives every rank the state that rank 0 begins with, `parameters` floats a part, of the model in a
-  // folder: once, before the first update.
+  // Gives every rank the state that rank 0 begins with, `parameters` floats a part, of the model in
+  // a folder: once, before the first update.
   absl::Status SendState(const TrainerState& state, int64_t parameters, const std::string& model);
 
   // One update by all ranks; `trainer` is rank 0's. Statistics are sums over all.
@@ -54,11 +54,10 @@ class RankLeader {
     std::unique_ptr<v1::TrainerRank::Stub> stub;
   };
   RankLeader() = default;
-  // Calls every worker at once while `own` runs here, and waits for all. The first error of a worker,
-  // which makes `own` give up, else that of `own`.
-  absl::Status OnAll(
-      const std::function<grpc::Status(size_t worker, grpc::ClientContext*)>& call,
-      const std::function<absl::Status()>& own);
+  // Calls every worker at once while `own` runs here, and waits for all. The first error of a
+  // worker, which makes `own` give up, else that of `own`.
+  absl::Status OnAll(const std::function<grpc::Status(size_t worker, grpc::ClientContext*)>& call,
+                     const std::function<absl::Status()>& own);
 
   RankOptions options_;
   std::string group_;

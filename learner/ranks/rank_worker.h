@@ -1,5 +1,5 @@
-// A rank of a learner that is not its leader, on gRPC: holds a copy of the policy and computes its part
-// of every update. Keeps nothing durable; whoever leads gives it everything.
+// A rank of a learner that is not its leader, on gRPC: holds a copy of the policy and computes its
+// part of every update. Keeps nothing durable; whoever leads gives it everything.
 #ifndef E3_LEARNER_RANKS_RANK_WORKER_H_
 #define E3_LEARNER_RANKS_RANK_WORKER_H_
 

@@ -27,7 +27,8 @@ class BatchPipeline {
  public:
   using Stop = std::function<bool()>;
   // Collects the batch of a step, until `stop` says so. Called from the pipeline's threads.
-  using Collect = std::function<absl::StatusOr<v1::CollectedBatch>(uint64_t step, const Stop& stop)>;
+  using Collect =
+      std::function<absl::StatusOr<v1::CollectedBatch>(uint64_t step, const Stop& stop)>;
 
   // For the steps `first` … `last`; the weights of step first - 1 are published.
   BatchPipeline(uint64_t first, uint64_t last, int64_t staleness, Collect collect);

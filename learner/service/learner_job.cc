@@ -37,7 +37,8 @@ absl::StatusOr<std::unique_ptr<LearnerJob>> LearnerJob::Open(const LearnerEnviro
 
 absl::Status LearnerJob::Load(const Stop& stop) {
   E3_RETURN_IF_ERROR(MakeFolders(CheckpointsFolder()));
-  // A new epoch: whatever a server or a rank still holds of an earlier life of this learner is older.
+  // A new epoch: whatever a server or a rank still holds of an earlier life of this learner is
+  // older.
   v1::LearnerJob record;
   const std::string key = "job/" + id_ + "/learner";
   absl::Status read = environment_.store->Get(key, &record);
@@ -64,8 +65,8 @@ absl::Status LearnerJob::Load(const Stop& stop) {
   if (checkpoint.has_value()) steps_done_ = checkpointed_ = checkpoint->step;
   const TrainerState state = checkpoint ? checkpoint->state : InitialState(*policy);
   if (!environment_.ranks.workers.empty()) {
-    E3_ASSIGN_OR_RETURN(
-        ranks_, RankLeader::Form(environment_.ranks, absl::StrCat(id_, "/", epoch_), stop));
+    E3_ASSIGN_OR_RETURN(ranks_,
+                        RankLeader::Form(environment_.ranks, absl::StrCat(id_, "/", epoch_), stop));
     E3_RETURN_IF_ERROR(ranks_->SendState(state, policy->layout().size(), spec_.model()));
   }
   trainer_ = std::make_unique<Trainer>(std::move(policy), ranks_ ? ranks_->collectives() : nullptr,
@@ -116,8 +117,7 @@ absl::Status LearnerJob::PublishWeights(const v1::Training& training) {
       {v1::RUNNING_ROLLOUTS_CUT, v1::RUNNING_POLICY_CUT}};
   absl::Status status = environment_.pool->Publish(
       {Version(), spec_.model(), &trainer_->policy().layout(),
-       training.max_staleness() > 0 ? CopyFloats(parameters, n)
-                                    : ViewFloats(parameters),
+       training.max_staleness() > 0 ? CopyFloats(parameters, n) : ViewFloats(parameters),
        kRunning.at(training.running_rollouts())});
   // Generating tries again, server by server, and says what is wrong when none of them serves.
   if (status.ok()) return status;
@@ -126,8 +126,8 @@ absl::Status LearnerJob::PublishWeights(const v1::Training& training) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<v1::CollectedBatch> LearnerJob::StoredOrCollected(
-    const v1::RunStageRequest& request, uint64_t step, const Stop& stop) {
+absl::StatusOr<v1::CollectedBatch> LearnerJob::StoredOrCollected(const v1::RunStageRequest& request,
+                                                                 uint64_t step, const Stop& stop) {
   v1::CollectedBatch batch;
   absl::Status stored = environment_.store->Get(Key("batch", step), &batch);
   if (stored.ok() && batch.stage() == request.stage() && batch.budget() == request.budget()) {
@@ -148,8 +148,8 @@ absl::StatusOr<v1::CollectedBatch> LearnerJob::StoredOrCollected(
 absl::Status LearnerJob::BeginStage(const v1::RunStageRequest& request) {
   const v1::Training& training = request.training();
   const ModelConfig& model = trainer_->policy().config();
-  const int64_t longest = std::min(spec_.prompting().max_prompt_tokens() + request.budget(),
-                                   model.context_length);
+  const int64_t longest =
+      std::min(spec_.prompting().max_prompt_tokens() + request.budget(), model.context_length);
   E3_RETURN_IF_ERROR(CheckMemory(model, training, longest, AvailableMemory()));
   Log("info", "memory of an update",
       {{"job", id_}, {"need", ComputeMemoryNeed(model, training, longest).Describe()}});
@@ -178,6 +178,10 @@ absl::Status LearnerJob::RunStage(const v1::RunStageRequest& request, const Stop
     if (environment_.store->Get(Key("step", std::min(steps_done_, last)), event.mutable_step())
             .ok())
       tell(event);
+  }
+  if (owed_) {
+    E3_RETURN_IF_ERROR(StartCheckpoint(training));
+    E3_RETURN_IF_ERROR(FinishCheckpoint(/*wait=*/true, tell));
   }
   if (steps_done_ == first && steps_done_ < last) E3_RETURN_IF_ERROR(BeginStage(request));
   if (steps_done_ < last) {
@@ -260,10 +264,9 @@ absl::StatusOr<UpdateStatistics> LearnerJob::Update(
     statistics.skipped = true;
     return statistics;
   }
-  E3_ASSIGN_OR_RETURN(statistics,
-                      ranks_ != nullptr
-                          ? ranks_->Update(*trainer_, mini_batch, training, temperature)
-                          : trainer_->Update(mini_batch, training, temperature));
+  E3_ASSIGN_OR_RETURN(statistics, ranks_ != nullptr
+                                      ? ranks_->Update(*trainer_, mini_batch, training, temperature)
+                                      : trainer_->Update(mini_batch, training, temperature));
   statistics.tokens = statistics.tokens.Means();
   for (const TrainingRollout* r : mini_batch.rollouts) {
     statistics.flops += TrainingFlops(trainer_->policy().config(), r->sequence.length(),
@@ -298,8 +301,8 @@ absl::Status LearnerJob::UpdatePolicy(const v1::RunStageRequest& request,
     }
   }
 
-  // Mini-batches of whole groups. The first update of a synchronous run is on-policy, the others are
-  // not.
+  // Mini-batches of whole groups. The first update of a synchronous run is on-policy, the others
+  // are not.
   const auto count = static_cast<size_t>(training.mini_batches());
   std::vector<UpdateStatistics> updates;
   for (size_t m = 0; m < count; ++m) {
@@ -317,11 +320,10 @@ absl::Status LearnerJob::UpdatePolicy(const v1::RunStageRequest& request,
       Log("warning", "gradient not finite; update skipped", {{"job", id_}, {"step", batch.step()}});
     }
     if (skipped_ >= training.max_skipped_updates()) {
-      return absl::FailedPreconditionError(
-          absl::StrCat("the gradients of ", skipped_, " updates in a row were not finite (step ",
-                       batch.step(),
-                       "); lower training.learning_rate, or start again from an earlier "
-                       "checkpoint"));
+      return absl::FailedPreconditionError(absl::StrCat(
+          "the gradients of ", skipped_, " updates in a row were not finite (step ", batch.step(),
+          "); lower training.learning_rate, or start again from an earlier "
+          "checkpoint"));
     }
     if (!u.skipped) updates.push_back(u);
   }
@@ -341,13 +343,12 @@ absl::Status LearnerJob::StartCheckpoint(const v1::Training& training) {
   E3_ASSIGN_OR_RETURN(TrainerState state,
                       ranks_ != nullptr ? ranks_->State(*trainer_, copy) : trainer_->State(copy));
   consistent_ = true;
-  writing_ = Writing{
-      steps_done_, training.keep_checkpoints(), folder,
-      std::async(std::launch::async,
-                 [folder, id = id_, step = steps_done_, source = spec_.model(),
-                  layout = &trainer_->policy().layout(), state = std::move(state)] {
-                   return SaveCheckpoint(folder, id, step, source, *layout, state);
-                 })};
+  writing_ = Writing{steps_done_, training.keep_checkpoints(), folder,
+                     std::async(std::launch::async,
+                                [folder, id = id_, step = steps_done_, source = spec_.model(),
+                                 layout = &trainer_->policy().layout(), state = std::move(state)] {
+                                  return SaveCheckpoint(folder, id, step, source, *layout, state);
+                                })};
   return absl::OkStatus();
 }
 
@@ -357,7 +358,9 @@ absl::Status LearnerJob::FinishCheckpoint(bool wait, const Tell& tell) {
     return absl::OkStatus();
   Writing written = std::move(*writing_);
   writing_.reset();
+  owed_ = true;
   E3_RETURN_IF_ERROR(written.done.get());
+  owed_ = false;
   checkpointed_ = written.step;
   v1::BestCheckpoint best;
   absl::Status read = environment_.store->Get("job/" + id_ + "/best", &best);
@@ -417,11 +420,11 @@ absl::Status LearnerJob::NoteBest(const v1::MeasureRequest& request,
   const bool same_goal = best.dataset() == now.dataset() && best.budget() == now.budget();
   if (read.ok() && same_goal && best.j() >= now.j()) return absl::OkStatus();
   E3_RETURN_IF_ERROR(environment_.store->Put(key, now));
-  return LinkDurably(CheckpointsFolder() + "/best",
-                     steps_done_ == 0 ? std::filesystem::absolute(spec_.model()).string()
-                                      : std::filesystem::path(CheckpointFolder("", steps_done_))
-                                            .filename()
-                                            .string());
+  return LinkDurably(
+      CheckpointsFolder() + "/best",
+      steps_done_ == 0
+          ? std::filesystem::absolute(spec_.model()).string()
+          : std::filesystem::path(CheckpointFolder("", steps_done_)).filename().string());
 }
 
 absl::StatusOr<std::string> LearnerJob::Finish(const v1::FinishJobRequest& request) {

@@ -38,9 +38,9 @@ struct LearnerEnvironment {
 // Not thread-safe.
 //
 // Durability: a step's batch is in the store before its update, its record before anyone is told,
-// and the parameters in a checkpoint every few steps, written while the next ones run. After a crash
-// Open() goes back to the newest whole checkpoint; steps after it are done again from their stored
-// batches, which gives the same updates, and replace their records.
+// and the parameters in a checkpoint every few steps, written while the next ones run. After a
+// crash Open() goes back to the newest whole checkpoint; steps after it are done again from their
+// stored batches, which gives the same updates, and replace their records.
 class LearnerJob {
  public:
   using Stop = std::function<bool()>;
@@ -54,9 +54,9 @@ class LearnerJob {
   // Waits for the checkpoint that is being written.
   ~LearnerJob();
 
-  // Brings the stage to `request.steps` steps, the last of them durable. FailedPrecondition when the
-  // steps before the stage are not all there. After an error of `consistent()` jobs the stage can be
-  // asked for again.
+  // Brings the stage to `request.steps` steps, the last of them durable. FailedPrecondition when
+  // the steps before the stage are not all there. After an error of `consistent()` jobs the stage
+  // can be asked for again.
   absl::Status RunStage(const v1::RunStageRequest& request, const Stop& stop, const Tell& tell);
   absl::StatusOr<v1::MeasureReply> Measure(const v1::MeasureRequest& request, const Stop& stop);
   // The final model, ledger.jsonl, summary.json and summary.html in the output folder; returns the
@@ -78,7 +78,8 @@ class LearnerJob {
   absl::Status BeginStage(const v1::RunStageRequest& request);
   absl::StatusOr<v1::StepRecord> RunStep(const v1::RunStageRequest& request,
                                          BatchPipeline& pipeline, const Stop& stop);
-  // The batch of a step: from the store when it was collected before, else from the rollout servers.
+  // The batch of a step: from the store when it was collected before, else from the rollout
+  // servers.
   absl::StatusOr<v1::CollectedBatch> StoredOrCollected(const v1::RunStageRequest& request,
                                                        uint64_t step, const Stop& stop);
   // The updates of a step; their statistics go into `metrics`.
@@ -92,8 +93,8 @@ class LearnerJob {
   absl::Status PublishWeights(const v1::Training& training);
   // Begins a checkpoint of the steps done so far, after the one before has been written.
   absl::Status StartCheckpoint(const v1::Training& training);
-  // The checkpoint that was begun, when it is written (or waited for): tells of it, and removes what
-  // is not needed any more.
+  // The checkpoint that was begun, when it is written (or waited for): tells of it, and removes
+  // what is not needed any more.
   absl::Status FinishCheckpoint(bool wait, const Tell& tell);
   // Notes the policy as the best so far when its J at the largest budget is.
   absl::Status NoteBest(const v1::MeasureRequest& request, const v1::MeasureReply& reply);
@@ -125,6 +126,7 @@ class LearnerJob {
     std::future<absl::Status> done;
   };
   std::optional<Writing> writing_;
+  bool owed_ = false;  // a checkpoint that could not be written: no step is taken before it is
 };
 
 }  // namespace e3

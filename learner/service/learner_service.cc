@@ -39,8 +39,7 @@ std::unique_lock<std::timed_mutex> LearnerService::Turn(grpc::ServerContext* con
 }
 
 absl::StatusOr<LearnerJob*> LearnerService::Open(const std::string& job_id, const v1::JobSpec& spec,
-                                                 uint64_t term,
-                                                 const LearnerJob::Stop& stop) {
+                                                 uint64_t term, const LearnerJob::Stop& stop) {
   if (job_id.empty() || !RE2::FullMatch(job_id, "[A-Za-z0-9][A-Za-z0-9_.-]*"))
     return absl::InvalidArgumentError(absl::StrCat("'", job_id, "' is no job id"));
   if (term > 0 && term < term_) {
@@ -67,7 +66,8 @@ grpc::Status LearnerService::RunStage(grpc::ServerContext* context,
   if (request->stage() >= static_cast<uint32_t>(request->spec().curriculum().stages_size())) {
     return grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "the job has no such stage");
   }
-  absl::StatusOr<LearnerJob*> opened = Open(request->job_id(), request->spec(), request->term(), stop);
+  absl::StatusOr<LearnerJob*> opened =
+      Open(request->job_id(), request->spec(), request->term(), stop);
   if (!opened.ok()) return ToGrpc(opened.status());
   absl::Status status = (*opened)->RunStage(
       *request, stop, [&](const v1::StageEvent& event) { writer->Write(event); });

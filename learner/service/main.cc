@@ -32,9 +32,10 @@ int main(int argc, char** argv) {
       ->capture_default_str();
   bool worker = false;
   e3::RankOptions ranks;
-  app.add_flag("--worker", worker,
-               "Be a further rank of a learner: compute a part of every update for the learner that "
-               "names this process in its --ranks");
+  app.add_flag(
+      "--worker", worker,
+      "Be a further rank of a learner: compute a part of every update for the learner that "
+      "names this process in its --ranks");
   app.add_option("--ranks", ranks.workers,
                  "Addresses of the workers among which updates are divided (data parallel); none: "
                  "learn alone")
@@ -66,8 +67,7 @@ int main(int argc, char** argv) {
   e3::RolloutPool pool(rollout_servers);
   e3::RewardClient rewards(reward_service);
   // Of every rank, taken to be like this one.
-  const double peak =
-      e3::MeasurePeakFlops() * static_cast<double>(ranks.workers.size() + 1);
+  const double peak = e3::MeasurePeakFlops() * static_cast<double>(ranks.workers.size() + 1);
   e3::Log("info", "peak measured", {{"gflops", peak / 1e9}, {"ranks", ranks.workers.size() + 1}});
   e3::LearnerService service({store->get(), &pool, &rewards, state + "/jobs", ranks, peak});
   return process.Run({&service}, [&] { service.Drain(); });

@@ -28,8 +28,8 @@ class ProblemSets {
   ProblemSets(const v1::JobSpec* spec, const PromptEncoder* encoder, int64_t context_length)
       : spec_(spec), encoder_(encoder), context_length_(context_length) {}
 
-  // The data set of this name, read and encoded on first use. Prompts that are too long are left out
-  // and told; InvalidArgument when all are.
+  // The data set of this name, read and encoded on first use. Prompts that are too long are left
+  // out and told; InvalidArgument when all are.
   absl::StatusOr<const std::vector<EncodedProblem>*> Get(const std::string& dataset);
 
  private:

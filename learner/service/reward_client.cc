@@ -46,7 +46,8 @@ absl::StatusOr<std::vector<v1::ScoreReply>> RewardClient::Score(
         break;
       }
       if (reply.id() >= replies.size()) continue;
-      // Asked again, since the machine may have been busy; then the reply says why there is no verdict.
+      // Asked again, since the machine may have been busy; then the reply says why there is no
+      // verdict.
       if (reply.error_code() != 0 && ++failures[reply.id()] < kAttempts) continue;
       arrived.push_back(reply.id());
       replies[reply.id()] = std::move(reply);

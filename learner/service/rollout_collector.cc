@@ -90,9 +90,9 @@ absl::StatusOr<v1::CollectedBatch> RolloutCollector::Collect(const v1::RunStageR
                                                              uint64_t step, const Stop& stop) {
   const v1::Stage& stage = spec_->curriculum().stages(static_cast<int>(request.stage()));
   E3_ASSIGN_OR_RETURN(const std::vector<EncodedProblem>* problems, problems_.Get(stage.dataset()));
-  const std::vector<const EncodedProblem*> selected = SelectProblems(
-      *problems, DeriveSeed(DeriveSeed(spec_->seed(), kDataOrder), request.stage()),
-      step - request.first_step(), request.training().prompts_per_step());
+  const std::vector<const EncodedProblem*> selected =
+      SelectProblems(*problems, DeriveSeed(DeriveSeed(spec_->seed(), kDataOrder), request.stage()),
+                     step - request.first_step(), request.training().prompts_per_step());
 
   v1::CollectedBatch batch;
   batch.set_step(step);
@@ -209,9 +209,9 @@ absl::StatusOr<v1::MeasureReply> RolloutCollector::Measure(const v1::MeasureRequ
     }
   }
   if (reply.rollouts().empty()) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("the reward service could judge none of the ", scores.size(),
-                     " rollouts of measurement ", request.name(), ": ", scores[0].error()));
+    return absl::FailedPreconditionError(absl::StrCat("the reward service could judge none of the ",
+                                                      scores.size(), " rollouts of measurement ",
+                                                      request.name(), ": ", scores[0].error()));
   }
   return reply;
 }

@@ -22,9 +22,9 @@ class RolloutCollector {
   RolloutCollector(RolloutPool* pool, RewardClient* rewards, const v1::JobSpec* spec,
                    const PromptEncoder* encoder, int64_t context_length);
 
-  // The batch of a step, with the weights that the pool serves: groups in prompt order. Prompts that
-  // no server could generate for, and rollouts that the reward service could not judge, are left
-  // out, counted in the batch and told; an error when nothing is left.
+  // The batch of a step, with the weights that the pool serves: groups in prompt order. Prompts
+  // that no server could generate for, and rollouts that the reward service could not judge, are
+  // left out, counted in the batch and told; an error when nothing is left.
   absl::StatusOr<v1::CollectedBatch> Collect(const v1::RunStageRequest& request, uint64_t step,
                                              const Stop& stop);
   // A measurement; what cannot be generated or judged is left out of it likewise.

@@ -77,7 +77,7 @@ struct RolloutPool::Generation {
   std::vector<int> failures;  // of each task
   size_t set_aside = 0;       // tasks
   int64_t unfinished = 0;     // rollouts
-  absl::Status error;  // final: the generation is over
+  absl::Status error;         // final: the generation is over
   bool stopped = false;
   std::string last_error;                                     // of any server
   std::map<grpc::ClientContext*, Clock::time_point> streams;  // when each last heard of its server
@@ -332,7 +332,8 @@ absl::StatusOr<std::vector<TaskRollouts>> RolloutPool::Generate(
       g.queue.push_back({i, static_cast<uint32_t>(first),
                          static_cast<uint32_t>(std::min(kSamplesARequest, tasks[i].n - first))});
     }
-    g.results.push_back({std::vector<v1::Rollout>(static_cast<size_t>(tasks[i].n)), absl::OkStatus()});
+    g.results.push_back(
+        {std::vector<v1::Rollout>(static_cast<size_t>(tasks[i].n)), absl::OkStatus()});
     g.unfinished += tasks[i].n;
   }
   std::vector<std::thread> threads;

@@ -14,13 +14,13 @@ namespace e3 {
 // reward, response_length (also _correct, _incorrect, _p50, _p95), truncated_share,
 // zero_signal_share, entropy, verifications and attempts (also _correct, _incorrect),
 // repeating_share, incorrect_end_probability (of the end of the sequence, where incorrect responses
-// ended; Section 5), rollouts, response_tokens, rollouts_unjudged, prompts_set_aside, version_lag_mean
-// and version_lag_max (over tokens, in steps behind the policy that learns).
+// ended; Section 5), rollouts, response_tokens, rollouts_unjudged, prompts_set_aside,
+// version_lag_mean and version_lag_max (over tokens, in steps behind the policy that learns).
 std::map<std::string, double> BatchMetrics(const v1::CollectedBatch& batch);
 // Means over the updates of a step that were not skipped: loss, kl, ratio, clip_low_share,
-// clip_high_share, clip_dual_share, gradient_norm, learning_rate; ratio_max over all; incorrect_end_shift, the mean
-// change of log p(end) there since the step began; update_flops; and updates, their number.
-// `on_policy`: also mismatch_max and mismatch_mean, of the first update.
+// clip_high_share, clip_dual_share, gradient_norm, learning_rate; ratio_max over all;
+// incorrect_end_shift, the mean change of log p(end) there since the step began; update_flops; and
+// updates, their number. `on_policy`: also mismatch_max and mismatch_mean, of the first update.
 std::map<std::string, double> UpdateMetrics(const std::vector<UpdateStatistics>& updates,
                                             bool on_policy);
 

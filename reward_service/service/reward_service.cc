@@ -62,8 +62,8 @@ grpc::Status RewardService::Score(
   }
   auto state = std::make_shared<StreamState>();
   state->context = context;
-  // A first write that waits for others (see below) would keep the stream's beginning back with it, and
-  // itself wait until that has left: for nothing, up to the next ping.
+  // A first write that waits for others (see below) would keep the stream's beginning back with it,
+  // and itself wait until that has left: for nothing, up to the next ping.
   stream->SendInitialMetadata();
   std::thread writer([this, state, stream] {
     std::unique_lock<std::mutex> lock(state->mutex);

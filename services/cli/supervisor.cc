@@ -73,8 +73,8 @@ std::vector<Service> Services(const UpOptions& o) {
         {"--threads", threads, "--kv-cache-mib", absl::StrCat(o.kv_cache_mib), "--http",
          address(20 + i)});
   }
-  std::vector<std::string> learner = {"--state", o.state + "/learner", "--rollout-servers",
-                                      rollout_addresses, "--reward-service", address(3)};
+  std::vector<std::string> learner = {"--state",         o.state + "/learner", "--rollout-servers",
+                                      rollout_addresses, "--reward-service",   address(3)};
   std::string ranks;
   for (int rank = 1; rank < o.learner_ranks; ++rank) {
     add(absl::StrCat("learner-rank-", rank), "e3-learner", 30 + rank,

@@ -122,7 +122,8 @@ class SequenceEncoder {
   absl::StatusOr<TrainingSequence> Encode(const std::string& prompt,
                                           const std::string& response) const {
     TrainingSequence sequence;
-    E3_ASSIGN_OR_RETURN(sequence.prompt, EncodePrompt(*encoder_, prompting_, Problem{prompt, {}, {}}));
+    E3_ASSIGN_OR_RETURN(sequence.prompt,
+                        EncodePrompt(*encoder_, prompting_, Problem{prompt, {}, {}}));
     E3_ASSIGN_OR_RETURN(sequence.response,
                         encoder_->tokenizer().Encode(response, /*add_special_tokens=*/false));
     sequence.response.push_back(eos_);

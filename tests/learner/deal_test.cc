@@ -13,7 +13,8 @@ TEST_CASE("every sequence goes to one rank, and no rank has much more than the o
     PhiloxStream random(seed, 1);
     const int ranks = 1 + static_cast<int>(random.Uniform() * 8);
     std::vector<int64_t> lengths(static_cast<size_t>(random.Uniform() * 100));
-    for (int64_t& n : lengths) n = 1 + static_cast<int64_t>(2000 * random.Uniform() * random.Uniform());
+    for (int64_t& n : lengths)
+      n = 1 + static_cast<int64_t>(2000 * random.Uniform() * random.Uniform());
     const double quadratic = 500;
     const auto dealt = DealSequences(lengths, ranks, quadratic);
     REQUIRE(dealt.size() == static_cast<size_t>(ranks));

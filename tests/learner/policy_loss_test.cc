@@ -158,7 +158,9 @@ TEST_CASE("a checkpoint brings back exactly what was saved, and refuses what is 
   std::vector<const TrainingRollout*> pointers;
   for (const TrainingRollout& r : rollouts) pointers.push_back(&r);
   REQUIRE(trainer.Update(MakeMiniBatch(pointers, Settings()), Settings(), 1).ok());
-  REQUIRE(SaveCheckpoint(folder, "job", 3, kStarter, trainer.policy().layout(), *trainer.State(false)).ok());
+  REQUIRE(
+      SaveCheckpoint(folder, "job", 3, kStarter, trainer.policy().layout(), *trainer.State(false))
+          .ok());
   REQUIRE(trainer.Update(MakeMiniBatch(pointers, Settings()), Settings(), 1).ok());
 
   Trainer resumed(*Transformer::Load(kStarter));

@@ -126,8 +126,8 @@ TEST_CASE("gradients do not depend on micro-batches and ranks") {
     for (auto [dtype, tolerance] : {std::pair(at::kDouble, 1e-10), std::pair(at::kFloat, 1e-5)}) {
       const at::Tensor alone = Gradients({1, 100000}, training, dtype)[0];
       // 7 micro-batches on one rank; 3 on each of two; 4 ranks; 16, two of which have nothing.
-      for (const Division& division : {Division{1, 50}, Division{2, 60}, Division{4, 100000},
-                                       Division{16, 100000}}) {
+      for (const Division& division :
+           {Division{1, 50}, Division{2, 60}, Division{4, 100000}, Division{16, 100000}}) {
         if (division.ranks == 16 && dtype == at::kDouble) continue;
         std::vector<at::Tensor> each = Gradients(division, training, dtype);
         INFO(division.ranks << " ranks, " << division.micro_batch_tokens << " tokens, variant "
@@ -177,7 +177,8 @@ Trained Train(int ranks, bool shard) {
     const int64_t n = trainer.policy().layout().size();
     trained.parameters[static_cast<size_t>(rank)] = {trainer.policy().parameters(),
                                                      trainer.policy().parameters() + n};
-    if (rank == 0) trained.first_moment = {state->first_moment.get(), state->first_moment.get() + n};
+    if (rank == 0)
+      trained.first_moment = {state->first_moment.get(), state->first_moment.get() + n};
   });
   return trained;
 }

@@ -40,8 +40,7 @@ int main(int argc, char** argv) {
 
   e3::Trainer trainer(*std::move(policy));
   e3::TrainerState state = e3::InitialState(trainer.policy());
-  state.reference =
-      e3::CopyFloats((*reference)->parameters(), (*reference)->layout().size());
+  state.reference = e3::CopyFloats((*reference)->parameters(), (*reference)->layout().size());
   trainer.Restore(state);
   auto statistics = trainer.Update(e3::MakeMiniBatch(pointers, t), t, o["temperature"]);
   std::vector<e3::TensorToWrite> tensors;
