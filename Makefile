@@ -5,7 +5,7 @@ JOBS ?= $(shell nproc)
 # Tests run side by side on the same cores.
 test asan tsan: export OMP_WAIT_POLICY := passive
 
-.PHONY: help setup build demo test asan tsan fuzz format lint bench-reward bench-rollout bench-learner soak build-cuda smollm2 kill-default kill-learner k8s-check clean
+.PHONY: help setup build demo test asan tsan fuzz format lint bench-reward bench-rollout bench-learner bench-pipelined soak build-cuda smollm2 kill-default kill-learner k8s-check clean
 
 help:  ## Show this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ bench-learner: build  ## The learner's update against transformers + AdamW and t
 	@[ -f .deps/models/smollm2/model.safetensors ] || .deps/parity/bin/python deploy/models/convert_smollm2.py .deps/models/smollm2
 	@cmake --build $(BUILD) -j $(JOBS) --target bench_learner
 	@python3 bench/learner/run.py
+
+bench-pipelined: build  ## The default job synchronous and with rollouts ahead, three seeds each (about fifteen minutes)
+	@python3 bench/learner/pipelined.py
 
 SOAK_SECONDS ?= 1200
 soak: build  ## A rollout server under 64 clients that cancel, vanish and read slowly, for SOAK_SECONDS (1200)

@@ -60,13 +60,16 @@ absl::StatusOr<PerformanceCurve> ComputeCurve(const v1::MeasureReply& measured,
     std::map<uint32_t, int64_t> right;
     for (const v1::MeasuredRollout& r : measured.rollouts())
       right[r.problem()] += r.rewards(static_cast<int>(b)) >= 1;
+    int64_t problems = 0;
     for (const auto& [problem, n] : samples) {
-      if (n < pass_at)
-        return absl::InvalidArgumentError(
-            absl::StrCat("pass@", pass_at, " needs as many rollouts of a problem; one has ", n));
+      if (n < pass_at) continue;
       curve.j[b] += PassAt(n, right[problem], pass_at);
+      ++problems;
     }
-    curve.j[b] /= static_cast<double>(samples.size());
+    if (problems == 0)
+      return absl::InvalidArgumentError(
+          absl::StrCat("pass@", pass_at, " needs as many rollouts of a problem; none has"));
+    curve.j[b] /= static_cast<double>(problems);
   }
   return curve;
 }

@@ -24,7 +24,8 @@ struct PerformanceCurve {
 
 // The mean reward for pass_at = 1. For k > 1 the mean over problems of the unbiased estimate of
 // pass@k, 1 - C(n-c, k) / C(n, k) with c of n rollouts right (Chen et al. 2021); a rollout is right
-// when its reward is at least 1. InvalidArgument when a problem has fewer than k rollouts.
+// when its reward is at least 1. Problems with fewer than k rollouts (some could not be judged) do
+// not count; InvalidArgument when none has as many.
 absl::StatusOr<PerformanceCurve> ComputeCurve(const v1::MeasureReply& measured,
                                               const std::vector<int64_t>& budgets, int64_t pass_at);
 

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
+#include <memory>
 
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
@@ -21,9 +23,18 @@ namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 constexpr const char* kChecked[] = {"model.safetensors", "trainer.safetensors"};
 
+// Of a file, a piece at a time: checkpoints are as large as memory.
 absl::StatusOr<std::string> Checksum(const std::string& path) {
-  E3_ASSIGN_OR_RETURN(std::string content, ReadFile(path));
-  return absl::StrFormat("%016x", XXH3_64bits(content.data(), content.size()));
+  std::ifstream file(path, std::ios::binary);
+  if (!file) return absl::NotFoundError(absl::StrCat("cannot read ", path));
+  const std::unique_ptr<XXH3_state_t, XXH_errorcode (*)(XXH3_state_t*)> state(XXH3_createState(),
+                                                                              XXH3_freeState);
+  XXH3_64bits_reset(state.get());
+  std::vector<char> piece(1 << 20);
+  while (file.read(piece.data(), static_cast<std::streamsize>(piece.size())) || file.gcount() > 0)
+    XXH3_64bits_update(state.get(), piece.data(), static_cast<size_t>(file.gcount()));
+  if (file.bad()) return absl::UnavailableError(absl::StrCat("cannot read ", path));
+  return absl::StrFormat("%016x", XXH3_64bits_digest(state.get()));
 }
 
 }  // namespace
@@ -124,14 +135,21 @@ std::string CheckpointFolder(const std::string& parent, uint64_t step) {
   return absl::StrFormat("%s/step-%06d", parent, step);
 }
 
-std::string PruneCheckpoints(const std::string& parent, int64_t keep, uint64_t best) {
-  std::vector<std::string> folders = ListCheckpoints(parent);
+std::string PruneCheckpoints(const std::string& parent, uint64_t written, int64_t keep,
+                             uint64_t best) {
+  std::string oldest;
   std::error_code error;
-  for (size_t i = static_cast<size_t>(keep); i < folders.size(); ++i) {
-    if (CheckpointStep(folders[i]) != best) fs::remove_all(folders[i], error);
+  for (const std::string& folder : ListCheckpoints(parent)) {
+    const uint64_t step = CheckpointStep(folder);
+    if (step > written) continue;
+    if (keep > 0) {
+      --keep;
+      oldest = folder;
+    } else if (step != best) {
+      fs::remove_all(folder, error);
+    }
   }
-  if (folders.empty()) return "";
-  return folders[std::min(static_cast<size_t>(keep), folders.size()) - 1];
+  return oldest;
 }
 
 }  // namespace e3

@@ -35,9 +35,11 @@ std::vector<std::string> ListCheckpoints(const std::string& parent);
 std::string CheckpointFolder(const std::string& parent, uint64_t step);
 // The step in such a folder's name.
 uint64_t CheckpointStep(const std::string& folder);
-// Removes all but the newest `keep`, and the one of step `best` (where there is one). Returns the
+// Of the checkpoints up to step `written`, which is whole, removes all but the newest `keep` and
+// the one of step `best` (where there is one); what stands beyond it is not this run's. Returns the
 // oldest of the newest ones, which a run may have to go on from.
-std::string PruneCheckpoints(const std::string& parent, int64_t keep, uint64_t best);
+std::string PruneCheckpoints(const std::string& parent, uint64_t written, int64_t keep,
+                             uint64_t best);
 
 }  // namespace e3
 

@@ -70,7 +70,8 @@ MemoryNeed ComputeMemoryNeed(const ModelConfig& c, const v1::Training& training,
   need.optimizer = floats * 2 * parameters;
   need.reference = floats * (training.kl_coef() != 0 ? 2 * parameters + packed : parameters);
   need.copies = floats * parameters *
-                ((training.background_checkpoints() ? 3 : 0) + (training.max_staleness() > 0));
+                ((training.background_checkpoints() ? 3 : 0) +
+                 (training.max_staleness() > 0 ? 2 : 0));  // the version before is in use yet
   need.activations = floats * tokens * (layers + passing + head);
   need.logits = floats * (chunk * c.vocab_size + (int64_t{4} << 20) +
                           std::min<int64_t>(tokens, 1024) * (widest + c.intermediate_size));

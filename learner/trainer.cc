@@ -135,16 +135,24 @@ MiniBatch MakeMiniBatch(const std::vector<const TrainingRollout*>& rollouts,
   return batch;
 }
 
-Trainer::Trainer(std::unique_ptr<Transformer> policy, Collectives* collectives,
-                 bool shard_optimizer)
-    : policy_(std::move(policy)), collectives_(collectives), optimizer_([&] {
-        const int64_t n = policy_->layout().size();
-        if (collectives == nullptr || !shard_optimizer) return AdamW(&policy_->layout());
-        const auto [begin, end] = RankRange(n, collectives->rank(), collectives->size());
-        return AdamW(&policy_->layout(), begin, end);
-      }()) {
+Trainer::Trainer(std::unique_ptr<Transformer> policy)
+    : policy_(std::move(policy)), optimizer_(&policy_->layout()) {
   policy_->EnableGradients();
   ResetReference();
+}
+
+void Trainer::JoinRanks(Collectives* collectives, bool shard_optimizer) {
+  collectives_ = collectives;
+  if (!shard_optimizer) return;
+  const auto [begin, end] =
+      RankRange(policy_->layout().size(), collectives->rank(), collectives->size());
+  AdamW part(&policy_->layout(), begin, end);
+  for (auto [from, to] : {std::pair(&optimizer_.first_moment(), &part.first_moment()),
+                          std::pair(&optimizer_.second_moment(), &part.second_moment())}) {
+    std::copy(from->begin() + begin, from->begin() + end, to->begin());
+  }
+  part.Restore(optimizer_.updates());
+  optimizer_ = std::move(part);
 }
 
 absl::StatusOr<TrainerState> Trainer::State(bool copy) {
@@ -235,7 +243,6 @@ absl::StatusOr<UpdateStatistics> Trainer::ComputeGradients(const MiniBatch& mini
     TokenStatistics of_batch;
     of_batch.tokens = difference.numel();
     of_batch.kl = loss.kl;
-    of_batch.entropy = loss.entropy;
     of_batch.ratio = loss.ratio;
     of_batch.ratio_max = loss.ratio_max;
     of_batch.clip_low_share = loss.clipped_low;

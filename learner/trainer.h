@@ -58,11 +58,12 @@ double OptimizerStep(Transformer& model, AdamW& optimizer, const AdamWOptions& o
 // Not thread-safe.
 class Trainer {
  public:
-  // `collectives` (null: alone) outlives it. With `shard_optimizer` each rank keeps and updates its
-  // part of the optimizer's state, and the updated parameters are exchanged; the result is the
-  // same.
-  explicit Trainer(std::unique_ptr<Transformer> policy, Collectives* collectives = nullptr,
-                   bool shard_optimizer = false);
+  // Alone.
+  explicit Trainer(std::unique_ptr<Transformer> policy);
+  // From now on one of several ranks, which all have the same state; once. `collectives` outlives
+  // the trainer. With `shard_optimizer` each rank keeps and updates its part of the optimizer's
+  // state, and the updated parameters are exchanged; the result is the same.
+  void JoinRanks(Collectives* collectives, bool shard_optimizer);
 
   // One optimizer update. Alone, `mini_batch` is the whole; else each rank's call has its part, and
   // all ranks end with the same parameters. The result is the same for every micro_batch_tokens and
@@ -89,7 +90,7 @@ class Trainer {
 
  private:
   std::unique_ptr<Transformer> policy_;
-  Collectives* collectives_;
+  Collectives* collectives_ = nullptr;
   AdamW optimizer_;
   std::unique_ptr<Transformer> reference_;  // made on first use
   std::shared_ptr<const float> reference_parameters_;

@@ -11,7 +11,6 @@ namespace e3 {
 struct TokenStatistics {
   int64_t tokens = 0;
   double kl = 0;  // 0 without a reference
-  double entropy = 0;
   double ratio = 0;
   double clip_low_share = 0, clip_high_share = 0, clip_dual_share = 0;
   // |policy's log-probability - sampled one| before the update.
@@ -25,7 +24,6 @@ struct TokenStatistics {
   void Add(const TokenStatistics& other) {
     tokens += other.tokens;
     kl += other.kl;
-    entropy += other.entropy;
     ratio += other.ratio;
     clip_low_share += other.clip_low_share;
     clip_high_share += other.clip_high_share;
@@ -39,8 +37,8 @@ struct TokenStatistics {
   TokenStatistics Means() const {
     TokenStatistics means = *this;
     const double n = static_cast<double>(std::max<int64_t>(1, tokens));
-    for (double* mean : {&means.kl, &means.entropy, &means.ratio, &means.clip_low_share,
-                         &means.clip_high_share, &means.clip_dual_share, &means.mismatch_mean}) {
+    for (double* mean : {&means.kl, &means.ratio, &means.clip_low_share, &means.clip_high_share,
+                         &means.clip_dual_share, &means.mismatch_mean}) {
       *mean /= n;
     }
     means.incorrect_end_shift /= static_cast<double>(std::max<int64_t>(1, incorrect_ends));

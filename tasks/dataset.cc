@@ -2,6 +2,7 @@
 
 #include <cstdlib>
 #include <filesystem>
+#include <limits>
 #include <optional>
 #include <set>
 
@@ -42,6 +43,13 @@ std::optional<std::string> Text(const Json* value) {
   if (value->is_string()) return value->get<std::string>();
   if (value->is_number() || value->is_boolean()) return value->dump();
   return std::nullopt;
+}
+
+// Of 64 bits with a sign.
+bool IsWhole(const Json& value) {
+  return value.is_number_integer() &&
+         !(value.is_number_unsigned() &&
+           value.get<uint64_t>() > static_cast<uint64_t>(std::numeric_limits<int64_t>::max()));
 }
 
 bool Passes(const Json& record, const v1::Dataset& dataset) {
@@ -99,11 +107,11 @@ class RecordReader {
     v1::CountdownTask* task = problem->grading.mutable_countdown();
     CountdownPuzzle filled;
     for (const Json& n : *numbers) {
-      if (!n.is_number_integer()) return Bad("\"numbers\" must be whole numbers");
+      if (!IsWhole(n)) return Bad("\"numbers\" must be whole numbers");
       filled.numbers.push_back(n.get<int64_t>());
       task->add_numbers(filled.numbers.back());
     }
-    if (!target->is_number_integer()) return Bad("\"target\" must be a whole number");
+    if (!IsWhole(*target)) return Bad("\"target\" must be a whole number");
     filled.target = target->get<int64_t>();
     task->set_target(filled.target);
     problem->prompt = CountdownPrompt(template_, filled);

@@ -35,7 +35,10 @@ absl::Status ForEachRow(const std::string& path, const RecordFunction& f) {
       return absl::InvalidArgumentError(absl::StrCat(path, ": row ", number, ": ", Take(error)));
     const std::string text = Take(row);
     if (text.empty()) return absl::OkStatus();
-    E3_RETURN_IF_ERROR(f(Json::parse(text), number));
+    const Json record = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+    if (!record.is_object())
+      return absl::InvalidArgumentError(absl::StrCat(path, ": row ", number, ": not an object"));
+    E3_RETURN_IF_ERROR(f(record, number));
   }
 }
 

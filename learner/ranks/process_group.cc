@@ -1,5 +1,11 @@
 #include "learner/ranks/process_group.h"
 
+#include <netdb.h>
+#include <netinet/in.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
 #include <atomic>
 #include <chrono>
 #include <exception>
@@ -10,14 +16,41 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "services/runtime/files.h"
+#include "services/runtime/status_macros.h"
 
 namespace e3 {
 namespace {
 
 constexpr std::chrono::milliseconds kLook(200);
+constexpr double kJoinSeconds = 30;
 
 std::chrono::milliseconds Milliseconds(double seconds) {
   return std::chrono::milliseconds(static_cast<int64_t>(seconds * 1000));
+}
+
+// A socket on a free port of `host`, and the port.
+absl::StatusOr<std::pair<int, uint16_t>> BindFreePort(const std::string& host) {
+  addrinfo hints = {}, *found = nullptr;
+  hints.ai_socktype = SOCK_STREAM;
+  if (int error = getaddrinfo(host.c_str(), "0", &hints, &found); error != 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--rank-host ", host, " is no host: ", gai_strerror(error)));
+  }
+  const std::unique_ptr<addrinfo, void (*)(addrinfo*)> addresses(found, freeaddrinfo);
+  const int fd = socket(found->ai_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_storage name = {};
+  socklen_t size = sizeof(name);
+  if (fd < 0 || bind(fd, found->ai_addr, found->ai_addrlen) != 0 ||
+      getsockname(fd, reinterpret_cast<sockaddr*>(&name), &size) != 0) {
+    absl::Status status =
+        FromErrno(errno, absl::StrCat("cannot listen at ", host, ": ", strerror(errno)));
+    if (fd >= 0) close(fd);
+    return status;
+  }
+  const bool v6 = name.ss_family == AF_INET6;
+  return std::pair(fd, ntohs(v6 ? reinterpret_cast<sockaddr_in6&>(name).sin6_port
+                                : reinterpret_cast<sockaddr_in&>(name).sin_port));
 }
 
 class StoreServer final : public Rendezvous {
@@ -33,10 +66,11 @@ class ProcessGroup final : public Collectives {
  public:
   ProcessGroup(c10::intrusive_ptr<c10d::TCPStore> store, const GroupOptions& options)
       : options_(options) {
-    auto gloo = c10d::ProcessGroupGloo::Options::create(Milliseconds(options.timeout_seconds));
+    auto gloo = c10d::ProcessGroupGloo::Options::create(Milliseconds(kJoinSeconds));
     gloo->devices.push_back(c10d::ProcessGroupGloo::createDeviceForHostname(options.host));
     gloo->threads = 2;
     group_ = c10::make_intrusive<c10d::ProcessGroupGloo>(store, options.rank, options.size, gloo);
+    group_->setTimeout(Milliseconds(options.timeout_seconds));
   }
 
   // The group's own destructor waits for operations that run, up to their time-out where a rank has
@@ -71,8 +105,10 @@ class ProcessGroup final : public Collectives {
           work->wait(kLook);
           break;
         } catch (const std::exception& e) {
-          // Either the operation failed, or it takes longer than a look.
-          if (work->isCompleted() || abandoned_) Fail(work->isCompleted() ? e.what() : "given up");
+          // The operation failed; or it takes longer than a look, and may have ended meanwhile.
+          if (work->isCompleted() && work->isSuccess()) break;
+          if (work->isCompleted()) Fail(e.what());
+          if (abandoned_) Fail("given up");
         }
       }
     }
@@ -96,6 +132,7 @@ class ProcessGroup final : public Collectives {
     }
   }
   void Fail(const char* why) {
+    if (!failed_.ok()) return;
     failed_ = absl::UnavailableError(absl::StrCat("rank ", options_.rank, " of ", options_.size,
                                                   " lost another rank of its group: ", why));
   }
@@ -110,13 +147,16 @@ class ProcessGroup final : public Collectives {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Rendezvous>> Rendezvous::Create() {
+absl::StatusOr<std::unique_ptr<Rendezvous>> Rendezvous::Create(const std::string& host) {
   try {
+    // A store that opened its own port would listen on all interfaces.
+    E3_ASSIGN_OR_RETURN(auto bound, BindFreePort(host));
     c10d::TCPStoreOptions options;
-    options.port = 0;
+    options.port = bound.second;
+    options.masterListenFd = bound.first;
     options.isServer = true;
     options.waitWorkers = false;
-    return std::make_unique<StoreServer>(c10::make_intrusive<c10d::TCPStore>("localhost", options));
+    return std::make_unique<StoreServer>(c10::make_intrusive<c10d::TCPStore>(host, options));
   } catch (const std::exception& e) {
     return absl::UnavailableError(absl::StrCat("cannot open a rendezvous for ranks: ", e.what()));
   }
@@ -128,7 +168,7 @@ absl::StatusOr<std::unique_ptr<Collectives>> JoinGroup(const GroupOptions& o) {
     options.port = static_cast<uint16_t>(o.store_port);
     options.isServer = false;
     options.waitWorkers = false;
-    options.timeout = Milliseconds(o.timeout_seconds);
+    options.timeout = Milliseconds(kJoinSeconds);
     return std::make_unique<ProcessGroup>(
         c10::make_intrusive<c10d::TCPStore>(o.store_host, options), o);
   } catch (const std::exception& e) {

@@ -15,8 +15,8 @@ class Rendezvous {
  public:
   virtual ~Rendezvous() = default;
   virtual int port() const = 0;
-  // On a port that is free. Unavailable with the system's reason.
-  static absl::StatusOr<std::unique_ptr<Rendezvous>> Create();
+  // On a free port of this host, and of no other interface.
+  static absl::StatusOr<std::unique_ptr<Rendezvous>> Create(const std::string& host);
 };
 
 struct GroupOptions {
@@ -24,10 +24,10 @@ struct GroupOptions {
   int store_port = 0;
   std::string host;  // by which the other ranks reach this one
   int rank = 0, size = 1;
-  double timeout_seconds = 600;  // for an operation
+  double timeout_seconds = 3600;  // for an operation
 };
 
-// Enters the group; waits for all ranks. Unavailable when one does not come in time.
+// Enters the group; waits for all ranks. Unavailable when one does not come within half a minute.
 absl::StatusOr<std::unique_ptr<Collectives>> JoinGroup(const GroupOptions& options);
 
 }  // namespace e3

@@ -19,6 +19,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 constexpr auto kWorkersWait = std::chrono::minutes(5);
 constexpr auto kBrokenCall = std::chrono::seconds(3);
+constexpr size_t kMessageBytes = 4 << 20;  // of rollouts
 
 void SetRollout(const TrainingRollout& from, v1::RankUpdateRequest::Rollout* to) {
   to->mutable_prompt()->Add(from.sequence.prompt.begin(), from.sequence.prompt.end());
@@ -33,7 +34,6 @@ void AddReply(const v1::RankUpdateReply& r, UpdateStatistics* sum) {
   TokenStatistics t;
   t.tokens = r.tokens();
   t.kl = r.kl();
-  t.entropy = r.entropy();
   t.ratio = r.ratio();
   t.ratio_max = r.ratio_max();
   t.clip_low_share = r.clip_low();
@@ -64,8 +64,13 @@ absl::Status RankLeader::OnAll(
   std::mutex mutex;
   std::condition_variable changed;
   absl::Status failed;
+  bool cancelled = false;  // what was cancelled here has nothing to say
   size_t running = workers_.size();
   std::vector<grpc::ClientContext> contexts(workers_.size());
+  auto cancel = [&] {
+    cancelled = true;
+    for (grpc::ClientContext& context : contexts) context.TryCancel();
+  };
   std::vector<std::thread> threads;
   for (size_t i = 0; i < workers_.size(); ++i) {
     threads.emplace_back([&, i] {
@@ -73,14 +78,11 @@ absl::Status RankLeader::OnAll(
       std::lock_guard<std::mutex> lock(mutex);
       --running;
       changed.notify_all();
-      // One that was cancelled here has nothing to say.
-      if (status.ok() || status.error_code() == grpc::StatusCode::CANCELLED) return;
-      if (failed.ok()) {
-        failed = absl::UnavailableError(absl::StrCat("rank ", i + 1, " at ", workers_[i].address,
-                                                     ": ", status.error_message()));
-      }
+      if (status.ok() || cancelled) return;
+      failed = Named(i, status);
+      cancel();
+      std::lock_guard<std::mutex> pointer_lock(mutex_);
       if (collectives_ != nullptr) collectives_->Abandon();
-      for (grpc::ClientContext& context : contexts) context.TryCancel();
     });
   }
   const absl::Status mine = own();
@@ -88,10 +90,19 @@ absl::Status RankLeader::OnAll(
     // The rank that was lost is about to be known by its broken call.
     std::unique_lock<std::mutex> lock(mutex);
     changed.wait_for(lock, kBrokenCall, [&] { return running == 0 || !failed.ok(); });
-    for (grpc::ClientContext& context : contexts) context.TryCancel();
+    cancel();
   }
   for (std::thread& thread : threads) thread.join();
   return failed.ok() ? mine : failed;
+}
+
+absl::Status RankLeader::Named(size_t worker, const grpc::Status& status) const {
+  const std::string message = absl::StrCat("rank ", worker + 1, " at ", workers_[worker].address,
+                                           ": ", status.error_message());
+  const absl::Status given = FromGrpc(status);
+  if (IsTransient(given) || absl::IsFailedPrecondition(given))
+    return absl::UnavailableError(message);
+  return absl::InternalError(message);
 }
 
 absl::StatusOr<std::unique_ptr<RankLeader>> RankLeader::Form(const RankOptions& options,
@@ -113,7 +124,7 @@ absl::StatusOr<std::unique_ptr<RankLeader>> RankLeader::Form(const RankOptions& 
     }
     leader->workers_.push_back({address, v1::TrainerRank::NewStub(channel)});
   }
-  E3_ASSIGN_OR_RETURN(leader->rendezvous_, Rendezvous::Create());
+  E3_ASSIGN_OR_RETURN(leader->rendezvous_, Rendezvous::Create(options.host));
   const int size = static_cast<int>(options.workers.size()) + 1;
   E3_RETURN_IF_ERROR(leader->OnAll(
       [&](size_t i, grpc::ClientContext* context) {
@@ -128,9 +139,11 @@ absl::StatusOr<std::unique_ptr<RankLeader>> RankLeader::Form(const RankOptions& 
         return leader->workers_[i].stub->Join(context, request, &reply);
       },
       [&]() -> absl::Status {
-        E3_ASSIGN_OR_RETURN(leader->collectives_,
+        E3_ASSIGN_OR_RETURN(std::unique_ptr<Collectives> joined,
                             JoinGroup({options.host, leader->rendezvous_->port(), options.host, 0,
                                        size, options.timeout_seconds}));
+        std::lock_guard<std::mutex> lock(leader->mutex_);
+        leader->collectives_ = std::move(joined);
         return absl::OkStatus();
       }));
   Log("info", "group of ranks formed", {{"group", group}, {"ranks", size}});
@@ -165,16 +178,27 @@ absl::StatusOr<UpdateStatistics> RankLeader::Update(Trainer& trainer, const Mini
   UpdateStatistics statistics;
   E3_RETURN_IF_ERROR(OnAll(
       [&](size_t i, grpc::ClientContext* context) {
+        auto writer = workers_[i].stub->Update(context, &replies[i]);
         v1::RankUpdateRequest request;
         request.set_group(group_);
-        for (size_t k : dealt[i + 1]) SetRollout(*mini_batch.rollouts[k], request.add_rollouts());
         request.mutable_counts()->set_tokens(mini_batch.counts.tokens);
         request.mutable_counts()->set_positive_tokens(mini_batch.counts.positive_tokens);
         request.mutable_counts()->set_sequences(mini_batch.counts.sequences);
         request.mutable_counts()->set_positive_sequences(mini_batch.counts.positive_sequences);
         *request.mutable_training() = training;
         request.set_temperature(temperature);
-        return workers_[i].stub->Update(context, request, &replies[i]);
+        size_t bytes = 0;
+        for (size_t k : dealt[i + 1]) {
+          SetRollout(*mini_batch.rollouts[k], request.add_rollouts());
+          bytes += request.rollouts().rbegin()->ByteSizeLong();
+          if (bytes < kMessageBytes) continue;
+          writer->Write(request);
+          request.Clear();
+          bytes = 0;
+        }
+        writer->Write(request);
+        writer->WritesDone();
+        return writer->Finish();
       },
       [&]() -> absl::Status {
         MiniBatch part{{}, mini_batch.counts};
@@ -185,7 +209,7 @@ absl::StatusOr<UpdateStatistics> RankLeader::Update(Trainer& trainer, const Mini
   const uint64_t checksum = ParametersChecksum(trainer.policy());
   for (size_t i = 0; i < replies.size(); ++i) {
     if (replies[i].parameters() != checksum) {
-      return absl::UnavailableError(
+      return absl::InternalError(
           absl::StrCat("rank ", i + 1, " at ", workers_[i].address,
                        " has other parameters than the leader after an update; are both of the "
                        "same build, on processors of the same kind?"));

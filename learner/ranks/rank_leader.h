@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -19,13 +20,13 @@ struct RankOptions {
   std::vector<std::string> workers;  // addresses of the other ranks (TrainerRank)
   std::string host = "127.0.0.1";    // by which they reach this process
   bool shard_optimizer = false;
-  double timeout_seconds = 600;  // for one operation on gradients or parameters
+  double timeout_seconds = 3600;  // for one exchange, the slowest rank's computing included
 };
 
 // Not thread-safe. A rank that dies or stalls is noticed within seconds (its connection breaks, or
-// its process does not answer pings), one whose computation hangs within the time-out. Every error
-// after that is Unavailable and names the rank: the group is of no use then, and a new one must be
-// made from a state that all can be given.
+// its process does not answer pings), one whose computation hangs within the time-out: Unavailable,
+// with the rank's name. What no new group would mend (a rank without the model's folder, parameters
+// that differ) has a code that is not transient. After any error the group is of no use.
 class RankLeader {
  public:
   // Lets every worker join a new group, called `group`. Waits for workers that are not there yet,
@@ -36,7 +37,6 @@ class RankLeader {
 
   // Rank 0's end, for its trainer.
   Collectives* collectives() { return collectives_.get(); }
-  bool shard_optimizer() const { return options_.shard_optimizer; }
   // Gives every rank the state that rank 0 begins with, `parameters` floats a part, of the model in
   // a folder: once, before the first update.
   absl::Status SendState(const TrainerState& state, int64_t parameters, const std::string& model);
@@ -59,10 +59,14 @@ class RankLeader {
   absl::Status OnAll(const std::function<grpc::Status(size_t worker, grpc::ClientContext*)>& call,
                      const std::function<absl::Status()>& own);
 
+  // The error of a call to a worker, with the rank's name.
+  absl::Status Named(size_t worker, const grpc::Status& status) const;
+
   RankOptions options_;
   std::string group_;
   std::vector<Worker> workers_;  // worker i is rank i + 1
   std::unique_ptr<Rendezvous> rendezvous_;
+  std::mutex mutex_;  // of the pointer, while a group is formed
   std::unique_ptr<Collectives> collectives_;
 };
 

@@ -8,12 +8,12 @@
 #include "services/runtime/log.h"
 #include "services/runtime/rpc.h"
 #include "services/runtime/status_macros.h"
-#include "services/runtime/stopwatch.h"
 
 namespace e3 {
 
-absl::Status RankWorker::CheckGroup(const std::string& group) const {
-  if (collectives_ != nullptr && group == group_) return absl::OkStatus();
+absl::Status RankWorker::CheckGroup(const std::string& group, bool needs_state) const {
+  if (collectives_ != nullptr && group == group_ && (trainer_ != nullptr || !needs_state))
+    return absl::OkStatus();
   return absl::FailedPreconditionError(
       absl::StrCat("this rank is not in group '", group, "'",
                    group_.empty() ? "" : absl::StrCat(" but in '", group_, "'"),
@@ -56,47 +56,54 @@ grpc::Status RankWorker::Join(grpc::ServerContext*, const v1::JoinRequest* r, v1
 
 absl::Status RankWorker::Receive(const v1::ReceiveStateRequest& r) {
   E3_ASSIGN_OR_RETURN(ModelConfig config, ModelConfig::Load(r.model()));
-  trainer_ = std::make_unique<Trainer>(std::make_unique<Transformer>(config), collectives_.get(),
-                                       r.shard_optimizer());
+  trainer_ = std::make_unique<Trainer>(std::make_unique<Transformer>(config));
   E3_ASSIGN_OR_RETURN(TrainerState state,
                       BroadcastState(*collectives_, trainer_->policy().layout().size(), nullptr));
   state.updates = r.updates();
   trainer_->Restore(state);
+  trainer_->JoinRanks(collectives_.get(), r.shard_optimizer());
   return absl::OkStatus();
 }
 
 grpc::Status RankWorker::ReceiveState(grpc::ServerContext*, const v1::ReceiveStateRequest* request,
                                       v1::ReceiveStateReply*) {
   std::lock_guard<std::mutex> lock(mutex_);
-  if (absl::Status in = CheckGroup(request->group()); !in.ok()) return ToGrpc(in);
+  if (absl::Status in = CheckGroup(request->group(), /*needs_state=*/false); !in.ok())
+    return ToGrpc(in);
   return Done(Receive(*request));
 }
 
-grpc::Status RankWorker::Update(grpc::ServerContext*, const v1::RankUpdateRequest* request,
+grpc::Status RankWorker::Update(grpc::ServerContext*,
+                                grpc::ServerReader<v1::RankUpdateRequest>* reader,
                                 v1::RankUpdateReply* reply) {
   std::lock_guard<std::mutex> lock(mutex_);
-  if (absl::Status in = CheckGroup(request->group()); !in.ok()) return ToGrpc(in);
-  Stopwatch computing;
+  v1::RankUpdateRequest first, more;
   std::vector<TrainingRollout> rollouts;
-  for (const auto& r : request->rollouts()) {
-    rollouts.push_back({{{r.prompt().begin(), r.prompt().end()},
-                         {r.response().begin(), r.response().end()},
-                         {r.forced().begin(), r.forced().end()}},
-                        {r.old_logprobs().begin(), r.old_logprobs().end()},
-                        r.advantage(),
-                        r.ended()});
-  }
+  auto add = [&](const v1::RankUpdateRequest& request) {
+    for (const auto& r : request.rollouts()) {
+      rollouts.push_back({{{r.prompt().begin(), r.prompt().end()},
+                           {r.response().begin(), r.response().end()},
+                           {r.forced().begin(), r.forced().end()}},
+                          {r.old_logprobs().begin(), r.old_logprobs().end()},
+                          r.advantage(),
+                          r.ended()});
+    }
+  };
+  if (!reader->Read(&first)) return grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "no request");
+  if (absl::Status in = CheckGroup(first.group(), /*needs_state=*/true); !in.ok())
+    return ToGrpc(in);
+  add(first);
+  while (reader->Read(&more)) add(more);
   MiniBatch part;
   for (const TrainingRollout& rollout : rollouts) part.rollouts.push_back(&rollout);
-  part.counts = {request->counts().tokens(), request->counts().positive_tokens(),
-                 request->counts().sequences(), request->counts().positive_sequences()};
+  part.counts = {first.counts().tokens(), first.counts().positive_tokens(),
+                 first.counts().sequences(), first.counts().positive_sequences()};
   absl::StatusOr<UpdateStatistics> done =
-      trainer_->Update(part, request->training(), request->temperature());
+      trainer_->Update(part, first.training(), first.temperature());
   if (!done.ok()) return Done(done.status());
   const TokenStatistics& t = done->tokens;
   reply->set_tokens(t.tokens);
   reply->set_kl(t.kl);
-  reply->set_entropy(t.entropy);
   reply->set_ratio(t.ratio);
   reply->set_ratio_max(t.ratio_max);
   reply->set_clip_low(t.clip_low_share);
@@ -108,14 +115,14 @@ grpc::Status RankWorker::Update(grpc::ServerContext*, const v1::RankUpdateReques
   reply->set_incorrect_end_shift(t.incorrect_end_shift);
   reply->set_loss(done->loss);
   reply->set_parameters(ParametersChecksum(trainer_->policy()));
-  reply->set_seconds(computing.Seconds());
   return grpc::Status::OK;
 }
 
 grpc::Status RankWorker::BeginStage(grpc::ServerContext*, const v1::RankStageRequest* request,
                                     v1::RankStageReply*) {
   std::lock_guard<std::mutex> lock(mutex_);
-  if (absl::Status in = CheckGroup(request->group()); !in.ok()) return ToGrpc(in);
+  if (absl::Status in = CheckGroup(request->group(), /*needs_state=*/true); !in.ok())
+    return ToGrpc(in);
   if (request->fresh_optimizer()) trainer_->optimizer().Reset();
   if (request->reset_reference()) trainer_->ResetReference();
   return grpc::Status::OK;
@@ -124,7 +131,8 @@ grpc::Status RankWorker::BeginStage(grpc::ServerContext*, const v1::RankStageReq
 grpc::Status RankWorker::GatherState(grpc::ServerContext*, const v1::GatherStateRequest* request,
                                      v1::GatherStateReply*) {
   std::lock_guard<std::mutex> lock(mutex_);
-  if (absl::Status in = CheckGroup(request->group()); !in.ok()) return ToGrpc(in);
+  if (absl::Status in = CheckGroup(request->group(), /*needs_state=*/true); !in.ok())
+    return ToGrpc(in);
   return Done(trainer_->State(/*copy=*/false).status());
 }
 

@@ -21,7 +21,7 @@ class RankWorker final : public v1::TrainerRank::Service {
   grpc::Status Join(grpc::ServerContext*, const v1::JoinRequest* request, v1::JoinReply*) override;
   grpc::Status ReceiveState(grpc::ServerContext*, const v1::ReceiveStateRequest* request,
                             v1::ReceiveStateReply*) override;
-  grpc::Status Update(grpc::ServerContext*, const v1::RankUpdateRequest* request,
+  grpc::Status Update(grpc::ServerContext*, grpc::ServerReader<v1::RankUpdateRequest>* reader,
                       v1::RankUpdateReply* reply) override;
   grpc::Status BeginStage(grpc::ServerContext*, const v1::RankStageRequest* request,
                           v1::RankStageReply*) override;
@@ -36,8 +36,8 @@ class RankWorker final : public v1::TrainerRank::Service {
   // The parameters may be a mixture after an error of a collective: the rank waits for a new group.
   grpc::Status Done(const absl::Status& status);
   void Leave();
-  // FailedPrecondition when the rank is not in the group.
-  absl::Status CheckGroup(const std::string& group) const;
+  // FailedPrecondition when the rank is not in the group; and, for what needs it, has no state yet.
+  absl::Status CheckGroup(const std::string& group, bool needs_state) const;
 
   const std::string host_;
   std::mutex mutex_;  // one call at a time

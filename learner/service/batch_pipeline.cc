@@ -1,5 +1,6 @@
 #include "learner/service/batch_pipeline.h"
 
+#include <exception>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -42,10 +43,15 @@ void BatchPipeline::Run() {
     AccountIdle();
     ++collecting_;
     lock.unlock();
-    absl::StatusOr<v1::CollectedBatch> batch = collect_(step, [this] {
-      std::lock_guard<std::mutex> stop_lock(mutex_);
-      return stopped_;
-    });
+    absl::StatusOr<v1::CollectedBatch> batch = absl::InternalError("not collected");
+    try {
+      batch = collect_(step, [this] {
+        std::lock_guard<std::mutex> stop_lock(mutex_);
+        return stopped_;
+      });
+    } catch (const std::exception& e) {  // nobody above this thread would catch it
+      batch = absl::InternalError(absl::StrCat("collecting step ", step, ": ", e.what()));
+    }
     lock.lock();
     AccountIdle();
     --collecting_;

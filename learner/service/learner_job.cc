@@ -21,6 +21,23 @@
 #include "services/runtime/stopwatch.h"
 
 namespace e3 {
+namespace {
+
+v1::RunningPolicy PolicyFor(v1::RunningRollouts running) {
+  switch (running) {
+    case v1::RUNNING_ROLLOUTS_RECOMPUTE:
+      return v1::RUNNING_POLICY_RECOMPUTE;
+    case v1::RUNNING_ROLLOUTS_DRAIN:
+      return v1::RUNNING_POLICY_DRAIN;
+    case v1::RUNNING_ROLLOUTS_CUT:
+      return v1::RUNNING_POLICY_CUT;
+    default:
+      return v1::RUNNING_POLICY_CONTINUE;
+  }
+}
+
+}  // namespace
+
 LearnerJob::LearnerJob(const LearnerEnvironment& environment, std::string id, v1::JobSpec spec)
     : environment_(environment), id_(std::move(id)), spec_(std::move(spec)) {
   output_ = (spec_.output().empty() ? environment_.jobs_folder : spec_.output()) + "/" + id_;
@@ -28,14 +45,13 @@ LearnerJob::LearnerJob(const LearnerEnvironment& environment, std::string id, v1
 
 absl::StatusOr<std::unique_ptr<LearnerJob>> LearnerJob::Open(const LearnerEnvironment& environment,
                                                              const std::string& job_id,
-                                                             const v1::JobSpec& spec,
-                                                             const Stop& stop) {
+                                                             const v1::JobSpec& spec) {
   std::unique_ptr<LearnerJob> job(new LearnerJob(environment, job_id, spec));
-  E3_RETURN_IF_ERROR(job->Load(stop));
+  E3_RETURN_IF_ERROR(job->Load());
   return job;
 }
 
-absl::Status LearnerJob::Load(const Stop& stop) {
+absl::Status LearnerJob::Load() {
   E3_RETURN_IF_ERROR(MakeFolders(CheckpointsFolder()));
   // A new epoch: whatever a server or a rank still holds of an earlier life of this learner is
   // older.
@@ -64,13 +80,7 @@ absl::Status LearnerJob::Load(const Stop& stop) {
   }
   if (checkpoint.has_value()) steps_done_ = checkpointed_ = checkpoint->step;
   const TrainerState state = checkpoint ? checkpoint->state : InitialState(*policy);
-  if (!environment_.ranks.workers.empty()) {
-    E3_ASSIGN_OR_RETURN(ranks_,
-                        RankLeader::Form(environment_.ranks, absl::StrCat(id_, "/", epoch_), stop));
-    E3_RETURN_IF_ERROR(ranks_->SendState(state, policy->layout().size(), spec_.model()));
-  }
-  trainer_ = std::make_unique<Trainer>(std::move(policy), ranks_ ? ranks_->collectives() : nullptr,
-                                       environment_.ranks.shard_optimizer);
+  trainer_ = std::make_unique<Trainer>(std::move(policy));
   trainer_->Restore(state);
   Log("info", "job opened", {{"job", id_}, {"step", steps_done_}, {"epoch", epoch_}});
   return absl::OkStatus();
@@ -110,15 +120,10 @@ absl::Status LearnerJob::PublishWeights(const v1::Training& training) {
   // Rollouts that run while the policy learns need weights that nobody writes.
   const float* parameters = trainer_->policy().parameters();
   const int64_t n = trainer_->policy().layout().size();
-  static const std::map<v1::RunningRollouts, v1::RunningPolicy> kRunning = {
-      {v1::RUNNING_ROLLOUTS_CONTINUE, v1::RUNNING_POLICY_CONTINUE},
-      {v1::RUNNING_ROLLOUTS_RECOMPUTE, v1::RUNNING_POLICY_RECOMPUTE},
-      {v1::RUNNING_ROLLOUTS_DRAIN, v1::RUNNING_POLICY_DRAIN},
-      {v1::RUNNING_ROLLOUTS_CUT, v1::RUNNING_POLICY_CUT}};
   absl::Status status = environment_.pool->Publish(
       {Version(), spec_.model(), &trainer_->policy().layout(),
        training.max_staleness() > 0 ? CopyFloats(parameters, n) : ViewFloats(parameters),
-       kRunning.at(training.running_rollouts())});
+       PolicyFor(training.running_rollouts())});
   // Generating tries again, server by server, and says what is wrong when none of them serves.
   if (status.ok()) return status;
   Log("warning", "weights not published yet",
@@ -143,6 +148,18 @@ absl::StatusOr<v1::CollectedBatch> LearnerJob::StoredOrCollected(const v1::RunSt
   E3_ASSIGN_OR_RETURN(batch, collector_->Collect(request, step, stop));
   E3_RETURN_IF_ERROR(environment_.store->Put(Key("batch", step), batch));
   return batch;
+}
+
+absl::Status LearnerJob::JoinRanks(const Stop& stop) {
+  if (environment_.ranks.workers.empty() || ranks_ != nullptr) return absl::OkStatus();
+  E3_ASSIGN_OR_RETURN(
+      std::unique_ptr<RankLeader> ranks,
+      RankLeader::Form(environment_.ranks, absl::StrCat(id_, "/", epoch_, "/", ++groups_), stop));
+  E3_ASSIGN_OR_RETURN(TrainerState state, trainer_->State(/*copy=*/false));
+  E3_RETURN_IF_ERROR(ranks->SendState(state, trainer_->policy().layout().size(), spec_.model()));
+  ranks_ = std::move(ranks);
+  trainer_->JoinRanks(ranks_->collectives(), environment_.ranks.shard_optimizer);
+  return absl::OkStatus();
 }
 
 absl::Status LearnerJob::BeginStage(const v1::RunStageRequest& request) {
@@ -180,9 +197,10 @@ absl::Status LearnerJob::RunStage(const v1::RunStageRequest& request, const Stop
       tell(event);
   }
   if (owed_) {
-    E3_RETURN_IF_ERROR(StartCheckpoint(training));
+    E3_RETURN_IF_ERROR(StartCheckpoint(training, tell));
     E3_RETURN_IF_ERROR(FinishCheckpoint(/*wait=*/true, tell));
   }
+  if (steps_done_ < last) E3_RETURN_IF_ERROR(JoinRanks(stop));
   if (steps_done_ == first && steps_done_ < last) E3_RETURN_IF_ERROR(BeginStage(request));
   if (steps_done_ < last) {
     E3_RETURN_IF_ERROR(PublishWeights(training));
@@ -196,14 +214,14 @@ absl::Status LearnerJob::RunStage(const v1::RunStageRequest& request, const Stop
       E3_ASSIGN_OR_RETURN(*event.mutable_step(), RunStep(request, pipeline, stop));
       tell(event);
       if ((steps_done_ - first) % static_cast<uint64_t>(training.checkpoint_every()) == 0)
-        E3_RETURN_IF_ERROR(StartCheckpoint(training));
+        E3_RETURN_IF_ERROR(StartCheckpoint(training, tell));
       E3_RETURN_IF_ERROR(FinishCheckpoint(/*wait=*/!training.background_checkpoints(), tell));
     }
   }
   // A stage is done when its end is durable.
   E3_RETURN_IF_ERROR(FinishCheckpoint(/*wait=*/true, tell));
   if (steps_done_ == last && checkpointed_ < last) {
-    E3_RETURN_IF_ERROR(StartCheckpoint(training));
+    E3_RETURN_IF_ERROR(StartCheckpoint(training, tell));
     E3_RETURN_IF_ERROR(FinishCheckpoint(/*wait=*/true, tell));
   }
   return absl::OkStatus();
@@ -335,8 +353,8 @@ absl::Status LearnerJob::UpdatePolicy(const v1::RunStageRequest& request,
   return absl::OkStatus();
 }
 
-absl::Status LearnerJob::StartCheckpoint(const v1::Training& training) {
-  if (writing_.has_value()) E3_RETURN_IF_ERROR(FinishCheckpoint(/*wait=*/true, [](auto&) {}));
+absl::Status LearnerJob::StartCheckpoint(const v1::Training& training, const Tell& tell) {
+  E3_RETURN_IF_ERROR(FinishCheckpoint(/*wait=*/true, tell));
   const std::string folder = CheckpointFolder(CheckpointsFolder(), steps_done_);
   const bool copy = training.background_checkpoints();
   consistent_ = false;  // a group that lost a rank is of no use any more
@@ -365,7 +383,8 @@ absl::Status LearnerJob::FinishCheckpoint(bool wait, const Tell& tell) {
   v1::BestCheckpoint best;
   absl::Status read = environment_.store->Get("job/" + id_ + "/best", &best);
   if (!read.ok() && !absl::IsNotFound(read)) return read;
-  const std::string oldest = PruneCheckpoints(CheckpointsFolder(), written.keep + 1, best.step());
+  const std::string oldest =
+      PruneCheckpoints(CheckpointsFolder(), written.step, written.keep + 1, best.step());
   // Batches up to the oldest checkpoint that a run may go on from will not be asked for again.
   E3_ASSIGN_OR_RETURN(std::vector<std::string> keys,
                       environment_.store->Keys("job/" + id_ + "/batch/"));
@@ -419,12 +438,16 @@ absl::Status LearnerJob::NoteBest(const v1::MeasureRequest& request,
   // Another data set or budget is another goal; nothing is known to be better for it.
   const bool same_goal = best.dataset() == now.dataset() && best.budget() == now.budget();
   if (read.ok() && same_goal && best.j() >= now.j()) return absl::OkStatus();
-  E3_RETURN_IF_ERROR(environment_.store->Put(key, now));
-  return LinkDurably(
+  const absl::Status linked = LinkDurably(
       CheckpointsFolder() + "/best",
       steps_done_ == 0
           ? std::filesystem::absolute(spec_.model()).string()
           : std::filesystem::path(CheckpointFolder("", steps_done_)).filename().string());
+  if (!linked.ok()) {  // the record says it all the same
+    Log("warning", "no link to the best checkpoint",
+        {{"job", id_}, {"step", steps_done_}, {"error", std::string(linked.message())}});
+  }
+  return environment_.store->Put(key, now);
 }
 
 absl::StatusOr<std::string> LearnerJob::Finish(const v1::FinishJobRequest& request) {

@@ -49,8 +49,7 @@ class LearnerJob {
 
   static absl::StatusOr<std::unique_ptr<LearnerJob>> Open(const LearnerEnvironment& environment,
                                                           const std::string& job_id,
-                                                          const v1::JobSpec& spec,
-                                                          const Stop& stop);
+                                                          const v1::JobSpec& spec);
   // Waits for the checkpoint that is being written.
   ~LearnerJob();
 
@@ -73,7 +72,9 @@ class LearnerJob {
 
  private:
   LearnerJob(const LearnerEnvironment& environment, std::string id, v1::JobSpec spec);
-  absl::Status Load(const Stop& stop);
+  absl::Status Load();
+  // Divides the updates from now on among the ranks, where there are any.
+  absl::Status JoinRanks(const Stop& stop);
   // Checks that the stage's updates fit into memory, and what a stage begins with afresh.
   absl::Status BeginStage(const v1::RunStageRequest& request);
   absl::StatusOr<v1::StepRecord> RunStep(const v1::RunStageRequest& request,
@@ -92,7 +93,7 @@ class LearnerJob {
   // trying.
   absl::Status PublishWeights(const v1::Training& training);
   // Begins a checkpoint of the steps done so far, after the one before has been written.
-  absl::Status StartCheckpoint(const v1::Training& training);
+  absl::Status StartCheckpoint(const v1::Training& training, const Tell& tell);
   // The checkpoint that was begun, when it is written (or waited for): tells of it, and removes
   // what is not needed any more.
   absl::Status FinishCheckpoint(bool wait, const Tell& tell);
@@ -115,6 +116,7 @@ class LearnerJob {
   int64_t skipped_ = 0;                // updates in a row
   std::unique_ptr<EventFile> events_;  // from the first step on
   uint64_t epoch_ = 0, term_ = 0;
+  int groups_ = 0;  // of ranks, formed by this life of the job
   uint64_t steps_done_ = 0;
   bool consistent_ = true;
   // The newest checkpoint written or opened, and the one that is being written.

@@ -39,7 +39,7 @@ std::unique_lock<std::timed_mutex> LearnerService::Turn(grpc::ServerContext* con
 }
 
 absl::StatusOr<LearnerJob*> LearnerService::Open(const std::string& job_id, const v1::JobSpec& spec,
-                                                 uint64_t term, const LearnerJob::Stop& stop) {
+                                                 uint64_t term) {
   if (job_id.empty() || !RE2::FullMatch(job_id, "[A-Za-z0-9][A-Za-z0-9_.-]*"))
     return absl::InvalidArgumentError(absl::StrCat("'", job_id, "' is no job id"));
   if (term > 0 && term < term_) {
@@ -50,7 +50,7 @@ absl::StatusOr<LearnerJob*> LearnerService::Open(const std::string& job_id, cons
   // A job whose step was interrupted half-way goes back to its last checkpoint.
   if (job_ == nullptr || job_->id() != job_id || !job_->consistent()) {
     job_.reset();
-    E3_ASSIGN_OR_RETURN(job_, LearnerJob::Open(environment_, job_id, spec, stop));
+    E3_ASSIGN_OR_RETURN(job_, LearnerJob::Open(environment_, job_id, spec));
   }
   job_->SetTerm(term_);
   return job_.get();
@@ -66,8 +66,7 @@ grpc::Status LearnerService::RunStage(grpc::ServerContext* context,
   if (request->stage() >= static_cast<uint32_t>(request->spec().curriculum().stages_size())) {
     return grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "the job has no such stage");
   }
-  absl::StatusOr<LearnerJob*> opened =
-      Open(request->job_id(), request->spec(), request->term(), stop);
+  absl::StatusOr<LearnerJob*> opened = Open(request->job_id(), request->spec(), request->term());
   if (!opened.ok()) return ToGrpc(opened.status());
   absl::Status status = (*opened)->RunStage(
       *request, stop, [&](const v1::StageEvent& event) { writer->Write(event); });
@@ -96,7 +95,7 @@ grpc::Status LearnerService::Measure(grpc::ServerContext* context,
   std::unique_lock<std::timed_mutex> lock = Turn(context);
   if (!lock) return grpc::Status(grpc::StatusCode::UNAVAILABLE, "ended while waiting for its turn");
   auto stop = [&] { return context->IsCancelled() || draining_.load(); };
-  absl::StatusOr<LearnerJob*> job = Open(request->job_id(), request->spec(), request->term(), stop);
+  absl::StatusOr<LearnerJob*> job = Open(request->job_id(), request->spec(), request->term());
   if (!job.ok()) return ToGrpc(job.status());
   absl::StatusOr<v1::MeasureReply> measured = (*job)->Measure(*request, stop);
   if (!measured.ok()) return ToGrpc(measured.status());
@@ -109,8 +108,7 @@ grpc::Status LearnerService::FinishJob(grpc::ServerContext* context,
                                        v1::FinishJobReply* reply) {
   std::unique_lock<std::timed_mutex> lock = Turn(context);
   if (!lock) return grpc::Status(grpc::StatusCode::UNAVAILABLE, "ended while waiting for its turn");
-  auto stop = [&] { return context->IsCancelled() || draining_.load(); };
-  absl::StatusOr<LearnerJob*> job = Open(request->job_id(), request->spec(), 0, stop);
+  absl::StatusOr<LearnerJob*> job = Open(request->job_id(), request->spec(), 0);
   if (!job.ok()) return ToGrpc(job.status());
   absl::StatusOr<std::string> model = (*job)->Finish(*request);
   if (!model.ok()) return ToGrpc(model.status());

@@ -30,7 +30,7 @@ class LearnerService final : public v1::Learner::Service {
   // The job, opened when it is not the one at hand. Called with the mutex held.
   // `term` of the job's lease; 0: whatever it is.
   absl::StatusOr<LearnerJob*> Open(const std::string& job_id, const v1::JobSpec& spec,
-                                   uint64_t term, const LearnerJob::Stop& stop);
+                                   uint64_t term);
 
   // The lock, when it is this call's turn; not locked when its client has left or the server
   // drains.

@@ -2,10 +2,11 @@
 
 #include <xxhash.h>
 
-#include <atomic>
+#include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <map>
+#include <set>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
@@ -18,7 +19,6 @@
 namespace e3 {
 namespace {
 
-using Clock = std::chrono::steady_clock;
 constexpr auto kGiveUpAfter = std::chrono::minutes(5);
 constexpr auto kStallTimeout = std::chrono::minutes(5);
 constexpr int64_t kSamplesARequest = 64;
@@ -42,7 +42,21 @@ struct WorkItem {
   size_t task;
   uint32_t first_sample;
   uint32_t n;
+  const void* refused_by = nullptr;  // the server that answered it with a failure last
 };
+
+// An item that a server has, and those of its samples that it has not ended: finished, cut or
+// failed.
+struct InFlight {
+  WorkItem item;
+  std::set<uint32_t> open;  // counted from the item's first
+};
+
+// Of a server that cannot serve now, whatever it is asked: says nothing of the prompt.
+bool IsOfServer(const absl::Status& status) {
+  return absl::IsResourceExhausted(status) || absl::IsUnavailable(status) ||
+         absl::IsCancelled(status) || absl::IsAborted(status) || absl::IsFailedPrecondition(status);
+}
 
 void Append(const v1::GenerateReply::Chunk& chunk, v1::Rollout* rollout) {
   for (uint32_t position : chunk.forced())
@@ -74,35 +88,46 @@ struct RolloutPool::Generation {
   std::condition_variable changed;
   std::deque<WorkItem> queue;
   std::vector<TaskRollouts> results;
-  std::vector<int> failures;  // of each task
-  size_t set_aside = 0;       // tasks
-  int64_t unfinished = 0;     // rollouts
-  absl::Status error;         // final: the generation is over
+  std::vector<std::vector<int>> failures;  // of each sample of each task
+  size_t set_aside = 0;                    // tasks
+  int64_t unfinished = 0;                  // rollouts
+  absl::Status error;                      // final: the generation is over
   bool stopped = false;
-  std::string last_error;                                     // of any server
-  std::map<grpc::ClientContext*, Clock::time_point> streams;  // when each last heard of its server
-  Clock::time_point last_progress = Clock::now();
+  std::string last_error;  // of any server
+  std::map<grpc::ClientContext*, Server*> streams;
 
   bool over() const { return unfinished == 0 || stopped || !error.ok(); }
   bool Unfinished(size_t task, uint32_t sample) const {
     const TaskRollouts& t = results[task];
     return t.status.ok() && t.rollouts[sample].finish_reason() == v1::FINISH_REASON_UNSPECIFIED;
   }
-  // Puts what has not finished of an item back, sample by sample.
-  void PutBack(const WorkItem& item) {
-    for (uint32_t s = item.first_sample; s < item.first_sample + item.n; ++s) {
-      if (Unfinished(item.task, s)) queue.push_back({item.task, s, 1});
+  // Puts back what a server has not ended, sample by sample.
+  void PutBack(const InFlight& asked, const void* refused_by = nullptr) {
+    for (uint32_t s : asked.open) {
+      const uint32_t sample = asked.item.first_sample + s;
+      if (Unfinished(asked.item.task, sample))
+        queue.push_back({asked.item.task, sample, 1, refused_by});
     }
+    changed.notify_all();  // a server that waits for work may be the one to take it
   }
-  // A server answered an item with a failure: it is tried again, or its task is set aside.
-  void Fail(const WorkItem& item, const absl::Status& status) {
-    if (!results[item.task].status.ok()) return;
-    if (++failures[item.task] < kAttempts) return PutBack(item);
-    for (uint32_t s = 0; s < results[item.task].rollouts.size(); ++s)
-      unfinished -= Unfinished(item.task, s);
-    results[item.task].status = status;
+  // A server answered with a failure: the samples are tried again, or the task is set aside.
+  void Fail(const InFlight& asked, const void* server, const absl::Status& status) {
+    const size_t task = asked.item.task;
+    if (!results[task].status.ok()) return;
+    bool enough = false;
+    for (uint32_t s : asked.open)
+      enough = ++failures[task][asked.item.first_sample + s] >= kAttempts || enough;
+    if (!enough) return PutBack(asked, server);
+    for (uint32_t s = 0; s < results[task].rollouts.size(); ++s) unfinished -= Unfinished(task, s);
+    results[task].status = status;
     if (++set_aside == tasks.size()) error = status;
     changed.notify_all();
+  }
+  // The next item for a server: one that it refused only where no other server works.
+  std::deque<WorkItem>::iterator Next(const void* server) {
+    return std::find_if(queue.begin(), queue.end(), [&](const WorkItem& item) {
+      return item.refused_by != server || streams.size() <= 1;
+    });
   }
 };
 
@@ -207,13 +232,13 @@ absl::Status RolloutPool::Work(Server& server, Generation& g) {
   auto stream = server.rollouts->Generate(&context);
   {
     std::lock_guard<std::mutex> lock(g.mutex);
-    g.streams[&context] = Clock::now();
+    g.streams[&context] = &server;
   }
-  std::map<uint64_t, WorkItem> in_flight;
-  std::map<uint64_t, uint32_t> remaining;  // samples of a request that have not finished
+  server.heard = Clock::now();
+  std::map<uint64_t, InFlight> in_flight;
   uint64_t next_id = 1;
-  int64_t samples = 0;
-  bool open = true;
+  int64_t samples = 0;  // open, of all in flight
+  bool open = true, writable = true;
   absl::Status failure;
 
   while (open && failure.ok()) {
@@ -221,18 +246,23 @@ absl::Status RolloutPool::Work(Server& server, Generation& g) {
     std::vector<std::pair<uint64_t, WorkItem>> taken;
     {
       std::unique_lock<std::mutex> lock(g.mutex);
-      if (in_flight.empty()) g.changed.wait(lock, [&] { return g.over() || !g.queue.empty(); });
-      if (g.over()) break;
-      while (!g.queue.empty() && samples < kSamplesInFlight) {
-        taken.emplace_back(next_id++, g.queue.front());
-        samples += g.queue.front().n;
-        g.queue.pop_front();
+      if (in_flight.empty() && writable) {
+        g.changed.wait(lock, [&] { return g.over() || g.Next(&server) != g.queue.end(); });
+        server.heard = Clock::now();
       }
-      g.streams[&context] = Clock::now();
+      if (g.over()) break;
+      for (auto next = g.Next(&server);
+           writable && next != g.queue.end() && samples < kSamplesInFlight;
+           next = g.Next(&server)) {
+        taken.emplace_back(next_id++, *next);
+        samples += next->n;
+        g.queue.erase(next);
+      }
     }
     for (const auto& [id, item] : taken) {
-      in_flight[id] = item;
-      remaining[id] = item.n;
+      InFlight& asked = in_flight[id];
+      asked.item = item;
+      for (uint32_t s = 0; s < item.n; ++s) asked.open.insert(s);
       const RolloutTask& task = g.tasks[item.task];
       v1::GenerateRequest request;
       v1::GenerateRequest::Start* start = request.mutable_start();
@@ -249,33 +279,32 @@ absl::Status RolloutPool::Work(Server& server, Generation& g) {
         *start->mutable_response_prefix() = rollout.token_ids();
         *start->mutable_prefix_forced() = rollout.forced();
       }
-      open = open && stream->Write(request);
+      // Where nothing can be written any more, what the server wrote before it left is still read:
+      // the stream ends only then.
+      writable = writable && stream->Write(request);
     }
-    if (!open) break;
 
     v1::GenerateReply reply;
     open = stream->Read(&reply);
     if (!open) break;
+    server.heard = Clock::now();
     std::lock_guard<std::mutex> lock(g.mutex);
-    g.streams[&context] = Clock::now();
     if (reply.has_failure()) {
       const v1::GenerateReply::Failure& f = reply.failure();
       absl::Status status(static_cast<absl::StatusCode>(f.code()), f.message());
-      auto item = in_flight.find(f.request_id());
-      if (item == in_flight.end()) continue;
-      // A server that is full or going away says nothing of the prompt.
-      if (absl::IsResourceExhausted(status) || absl::IsUnavailable(status) ||
-          absl::IsCancelled(status) || absl::IsAborted(status)) {
+      auto asked = in_flight.find(f.request_id());
+      if (asked == in_flight.end()) continue;
+      if (IsOfServer(status)) {
         failure = status;
         continue;
       }
-      g.Fail(item->second, status);
-      samples -= remaining[f.request_id()];
-      in_flight.erase(item);
-    } else if (reply.has_chunk() && in_flight.count(reply.chunk().request_id()) > 0) {
-      const WorkItem item = in_flight[reply.chunk().request_id()];
-      if (reply.chunk().sample() >= item.n) {
-        failure = absl::InternalError("the server sent a sample that was not asked for");
+      samples -= static_cast<int64_t>(asked->second.open.size());
+      g.Fail(asked->second, &server, status);
+      in_flight.erase(asked);
+    } else if (reply.has_chunk()) {
+      auto asked = in_flight.find(reply.chunk().request_id());
+      if (asked == in_flight.end() || asked->second.open.count(reply.chunk().sample()) == 0) {
+        failure = absl::InternalError("the server sent tokens that were not asked for");
         continue;
       }
       // A server that came back with other weights answers for another policy: nothing of it
@@ -286,21 +315,22 @@ absl::Status RolloutPool::Work(Server& server, Generation& g) {
           failure = absl::AbortedError("the server generated with other weights");
       }
       if (!failure.ok()) continue;
+      const WorkItem& item = asked->second.item;
       const uint32_t sample = item.first_sample + reply.chunk().sample();
-      const bool finished = reply.chunk().finish_reason() != v1::FINISH_REASON_UNSPECIFIED;
+      const v1::FinishReason finished = reply.chunk().finish_reason();
       if (g.Unfinished(item.task, sample)) {
-        g.last_progress = Clock::now();
+        progress_ = Clock::now();
         Append(reply.chunk(), &g.results[item.task].rollouts[sample]);
-        if (reply.chunk().finish_reason() == v1::FINISH_REASON_CUT) {
+        if (finished == v1::FINISH_REASON_CUT) {
           g.queue.push_back({item.task, sample, 1});
-        } else if (finished && --g.unfinished == 0) {
+        } else if (finished != v1::FINISH_REASON_UNSPECIFIED && --g.unfinished == 0) {
           g.changed.notify_all();
         }
       }
-      if (finished) {
+      if (finished != v1::FINISH_REASON_UNSPECIFIED) {
         --samples;
-        if (--remaining[reply.chunk().request_id()] == 0)
-          in_flight.erase(reply.chunk().request_id());
+        asked->second.open.erase(reply.chunk().sample());
+        if (asked->second.open.empty()) in_flight.erase(asked);
       }
     }
   }
@@ -310,7 +340,7 @@ absl::Status RolloutPool::Work(Server& server, Generation& g) {
   {
     std::lock_guard<std::mutex> lock(g.mutex);
     g.streams.erase(&context);
-    for (const auto& [id, item] : in_flight) g.PutBack(item);
+    for (const auto& [id, asked] : in_flight) g.PutBack(asked);
     over = g.over();
     g.changed.notify_all();
   }
@@ -324,7 +354,7 @@ absl::StatusOr<std::vector<TaskRollouts>> RolloutPool::Generate(
     const std::vector<RolloutTask>& tasks, const RolloutOptions& options,
     const std::function<bool()>& stop) {
   Generation g{tasks, options, version()};
-  g.failures.resize(tasks.size());
+  progress_ = Clock::now();
   for (size_t i = 0; i < tasks.size(); ++i) {
     // Samples of a prompt share its blocks within a request; a request is never more than a server
     // runs at once.
@@ -334,6 +364,7 @@ absl::StatusOr<std::vector<TaskRollouts>> RolloutPool::Generate(
     }
     g.results.push_back(
         {std::vector<v1::Rollout>(static_cast<size_t>(tasks[i].n)), absl::OkStatus()});
+    g.failures.emplace_back(static_cast<size_t>(tasks[i].n));
     g.unfinished += tasks[i].n;
   }
   std::vector<std::thread> threads;
@@ -365,16 +396,16 @@ absl::StatusOr<std::vector<TaskRollouts>> RolloutPool::Generate(
     while (!g.over()) {
       g.changed.wait_for(lock, std::chrono::milliseconds(200));
       if (stop()) g.stopped = true;
-      for (const auto& [context, heard] : g.streams) {
-        if (g.stopped || Clock::now() - heard > kStallTimeout) context->TryCancel();
+      for (const auto& [context, server] : g.streams) {
+        if (g.stopped || Clock::now() - server->heard.load() > kStallTimeout) context->TryCancel();
       }
-      if (!g.over() && Clock::now() - g.last_progress > kGiveUpAfter) {
+      if (!g.over() && Clock::now() - progress_.load() > kGiveUpAfter) {
         g.error = absl::UnavailableError(
             absl::StrCat("no rollout server generated anything for five minutes; the last error: ",
                          g.last_error.empty() ? "none" : g.last_error));
       }
     }
-    for (const auto& [context, heard] : g.streams) context->TryCancel();
+    for (const auto& [context, server] : g.streams) context->TryCancel();
     g.changed.notify_all();
   }
   for (std::thread& thread : threads) thread.join();

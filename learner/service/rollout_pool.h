@@ -2,6 +2,8 @@
 #ifndef E3_LEARNER_SERVICE_ROLLOUT_POOL_H_
 #define E3_LEARNER_SERVICE_ROLLOUT_POOL_H_
 
+#include <atomic>
+#include <chrono>
 #include <deque>
 #include <functional>
 #include <memory>
@@ -60,19 +62,21 @@ class RolloutPool {
   // The rollouts of every task, in order. Every token is of the version that was current when the
   // call began, or of one published during it. A server that dies or restarts gets the weights
   // again, and its unfinished rollouts go on elsewhere (or there) from the last token received:
-  // nothing generated is thrown away. A task that servers answered with a failure three times is
-  // set aside; when all are, the failure is returned. Cancelled when `stop` says so; Unavailable
-  // when no server could be reached for five minutes.
+  // nothing generated is thrown away. A task one of whose samples servers answered with a failure
+  // three times is set aside; when all are, the failure is returned. Cancelled when `stop` says so;
+  // Unavailable when no server could be reached for five minutes.
   absl::StatusOr<std::vector<TaskRollouts>> Generate(const std::vector<RolloutTask>& tasks,
                                                      const RolloutOptions& options,
                                                      const std::function<bool()>& stop);
 
  private:
+  using Clock = std::chrono::steady_clock;
   struct Server {
     std::string address;
     std::unique_ptr<v1::Rollouts::Stub> rollouts;
     std::unique_ptr<v1::Weights::Stub> weights;
     std::mutex uploading;
+    std::atomic<Clock::time_point> heard;  // of it, on any stream that has asked for something
   };
   struct Generation;
   // The weights and what the servers are told of them.
@@ -90,6 +94,8 @@ class RolloutPool {
   absl::Status Work(Server& server, Generation& generation);
 
   std::vector<std::unique_ptr<Server>> servers_;
+  // When a token came last, for any call: those that run at once share the servers.
+  std::atomic<Clock::time_point> progress_;
   mutable std::mutex mutex_;  // of current_
   std::shared_ptr<const Version> current_ = std::make_shared<Version>();
 };

@@ -92,6 +92,7 @@ std::map<std::string, double> BatchMetrics(const v1::CollectedBatch& batch) {
   std::sort(lengths.begin(), lengths.end());
   if (!lengths.empty()) {
     metrics["response_length_p50"] = lengths[lengths.size() / 2];
+    metrics["response_length_max"] = lengths.back();
     metrics["response_length_p95"] = lengths[lengths.size() * 95 / 100];
   }
   return metrics;

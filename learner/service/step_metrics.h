@@ -11,7 +11,7 @@
 
 namespace e3 {
 
-// reward, response_length (also _correct, _incorrect, _p50, _p95), truncated_share,
+// reward, response_length (also _correct, _incorrect, _p50, _p95, _max), truncated_share,
 // zero_signal_share, entropy, verifications and attempts (also _correct, _incorrect),
 // repeating_share, incorrect_end_probability (of the end of the sequence, where incorrect responses
 // ended; Section 5), rollouts, response_tokens, rollouts_unjudged, prompts_set_aside,

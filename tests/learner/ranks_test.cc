@@ -1,13 +1,19 @@
 // Several ranks in one process: a thread each, over Gloo on the loopback device.
+#include <grpcpp/grpcpp.h>
+
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <cstring>
 #include <functional>
 #include <thread>
 
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "learner/ranks/deal.h"
 #include "learner/ranks/process_group.h"
+#include "learner/ranks/rank_leader.h"
 #include "learner/ranks/rank_state.h"
+#include "learner/ranks/rank_worker.h"
 #include "learner/trainer.h"
 #include "services/runtime/philox.h"
 
@@ -54,7 +60,7 @@ std::vector<TrainingRollout> Rollouts() {
 // Runs `f(rank, collectives)` on every rank of a new group, each in a thread.
 void OnRanks(int size, const std::function<void(int, Collectives*)>& f) {
   if (size == 1) return f(0, nullptr);
-  absl::StatusOr<std::unique_ptr<Rendezvous>> rendezvous = Rendezvous::Create();
+  absl::StatusOr<std::unique_ptr<Rendezvous>> rendezvous = Rendezvous::Create("127.0.0.1");
   REQUIRE(rendezvous.ok());
   std::vector<std::string> errors(static_cast<size_t>(size));
   std::vector<std::thread> threads;
@@ -93,7 +99,8 @@ std::vector<at::Tensor> Gradients(const Division& division, const v1::Training& 
   const auto dealt = DealSequences(lengths, division.ranks, 1000);
   std::vector<at::Tensor> gradients(static_cast<size_t>(division.ranks));
   OnRanks(division.ranks, [&](int rank, Collectives* collectives) {
-    Trainer trainer(*Transformer::Load(kStarter, c10::kCPU, dtype), collectives);
+    Trainer trainer(*Transformer::Load(kStarter, c10::kCPU, dtype));
+    if (collectives != nullptr) trainer.JoinRanks(collectives, false);
     MiniBatch part{{}, whole.counts};
     for (size_t i : dealt[static_cast<size_t>(rank)]) part.rollouts.push_back(all[i]);
     if (own_counts) part.counts = MakeMiniBatch(part.rollouts, training).counts;
@@ -166,7 +173,8 @@ Trained Train(int ranks, bool shard) {
   const auto dealt = DealSequences(lengths, ranks, 1000);
   Trained trained{std::vector<std::vector<float>>(static_cast<size_t>(ranks)), {}};
   OnRanks(ranks, [&](int rank, Collectives* collectives) {
-    Trainer trainer(*Transformer::Load(kStarter), collectives, shard);
+    Trainer trainer(*Transformer::Load(kStarter));
+    if (collectives != nullptr) trainer.JoinRanks(collectives, shard);
     MiniBatch part{{}, whole.counts};
     for (size_t i : dealt[static_cast<size_t>(rank)]) part.rollouts.push_back(all[i]);
     for (int update = 0; update < 3; ++update) {
@@ -218,6 +226,75 @@ TEST_CASE("the others hear of a rank that leaves, and can give one up that does 
     if (std::chrono::steady_clock::now() - begin > std::chrono::seconds(1)) std::abort();
     watcher.join();
   });
+}
+
+// A worker as its process has it, on a port of its own.
+struct Worker {
+  explicit Worker(int port = 0) : service("127.0.0.1") {
+    grpc::ServerBuilder builder;
+    builder.AddListeningPort(absl::StrCat("127.0.0.1:", port), grpc::InsecureServerCredentials(),
+                             &this->port);
+    builder.RegisterService(&service);
+    server = builder.BuildAndStart();
+  }
+  ~Worker() {
+    service.Drain();
+    server->Shutdown(std::chrono::system_clock::now());
+  }
+  std::string address() const { return absl::StrCat("127.0.0.1:", port); }
+  int port = 0;
+  RankWorker service;
+  std::unique_ptr<grpc::Server> server;
+};
+
+TEST_CASE("a leader forms a group, loses a rank, hears which, and forms another") {
+  const auto never = [] { return false; };
+  const std::vector<TrainingRollout> rollouts = Rollouts();
+  std::vector<const TrainingRollout*> all;
+  for (const TrainingRollout& r : rollouts) all.push_back(&r);
+  const MiniBatch whole = MakeMiniBatch(all, Settings());
+  auto parameters = [](Trainer& trainer) {
+    return std::vector<float>(trainer.policy().parameters(),
+                              trainer.policy().parameters() + trainer.policy().layout().size());
+  };
+  std::vector<std::unique_ptr<Worker>> workers;
+  for (int i = 0; i < 2; ++i) workers.push_back(std::make_unique<Worker>());
+  const RankOptions options{{workers[0]->address(), workers[1]->address()}, "127.0.0.1", true, 60};
+
+  std::vector<std::vector<float>> after;
+  for (int group = 0; group < 2; ++group) {
+    Trainer trainer(*Transformer::Load(kStarter));
+    const int64_t n = trainer.policy().layout().size();
+    auto leader = RankLeader::Form(options, absl::StrCat("group-", group), never);
+    REQUIRE(leader.ok());
+    REQUIRE((*leader)->SendState(InitialState(trainer.policy()), n, kStarter).ok());
+    trainer.JoinRanks((*leader)->collectives(), true);
+    REQUIRE((*leader)->BeginStage(true, true).ok());
+    for (int update = 0; update < 2; ++update)
+      REQUIRE((*leader)->Update(trainer, whole, Settings(), 1).ok());
+    absl::StatusOr<TrainerState> state = (*leader)->State(trainer, /*copy=*/true);
+    REQUIRE(state.ok());
+    CHECK(state->updates == 2);
+    after.push_back(parameters(trainer));
+
+    const int port = workers[1]->port;
+    workers[1].reset();
+    absl::StatusOr<UpdateStatistics> lost = (*leader)->Update(trainer, whole, Settings(), 1);
+    CHECK(absl::IsUnavailable(lost.status()));
+    CHECK(absl::StrContains(lost.status().message(), absl::StrCat("rank 2 at 127.0.0.1:", port)));
+    workers[1] = std::make_unique<Worker>(port);
+  }
+  // The second group, with a rank that is new, does what the first did.
+  CHECK(after[0] == after[1]);
+
+  // What no new group would mend is not asked for again and again.
+  Trainer trainer(*Transformer::Load(kStarter));
+  auto leader = RankLeader::Form(options, "group-2", never);
+  REQUIRE(leader.ok());
+  absl::Status missing = (*leader)->SendState(InitialState(trainer.policy()),
+                                              trainer.policy().layout().size(), "/no/such/model");
+  CHECK(absl::IsInternal(missing));
+  CHECK(absl::StrContains(missing.message(), "/no/such/model"));
 }
 
 TEST_CASE("the leader's state reaches every rank") {
