@@ -29,6 +29,7 @@ int main(int argc, char** argv) {
   app.add_option("--reward-service", reward_service, "Address of the reward service")
       ->capture_default_str();
   app.add_option("--threads", threads, "Threads of the model; 0: one a core")
+      ->check(CLI::Range(0, 256))
       ->capture_default_str();
   bool worker = false;
   e3::RankOptions ranks;

@@ -11,6 +11,7 @@ int main(int argc, char** argv) {
   e3::RewardServiceOptions options;
   int64_t milliseconds = options.limits.time.count();
   app.add_option("--threads", options.threads, "Threads that judge; 0: one a core")
+      ->check(CLI::Range(0, 256))
       ->check(CLI::Range(0, 1024))
       ->capture_default_str();
   app.add_option("--in-flight", options.in_flight,

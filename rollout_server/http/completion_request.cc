@@ -160,6 +160,8 @@ absl::StatusOr<std::vector<uint32_t>> ReadMessages(Fields& f, const PromptEncode
     if (!message.is_object() || !message.contains("role"))
       return Bad("messages", "each message is an object with a role");
     Json& content = message["content"];
+    if (content.is_null() && message["role"] != "assistant")
+      return Bad("messages", "content must be a text, or parts of text");
     if (!content.is_array()) continue;
     // Parts of text are one text to the template.
     std::string text;
@@ -218,6 +220,8 @@ absl::StatusOr<CompletionRequest> ParseCompletionRequest(const Json& body, bool 
     prompts.push_back(*std::move(prompt));
     c.logprobs = f.Bool("logprobs", false);
     common.sampling.top_logprobs = f.Integer("top_logprobs", 0, 0, 20);
+    if (common.sampling.top_logprobs > 0 && !c.logprobs)
+      f.Fail("top_logprobs", "needs logprobs: true");
     f.Only("tool_choice", "auto");
     f.Only("response_format", Json{{"type", "text"}});
     // What is left of the context.
@@ -237,6 +241,8 @@ absl::StatusOr<CompletionRequest> ParseCompletionRequest(const Json& body, bool 
     c.no_tokens = max_tokens == 0;
     if (c.no_tokens && !c.echo) f.Fail("max_tokens", "0 makes sense with echo only");
   }
+  if (max_tokens > 0 && common.sampling.min_tokens > max_tokens)
+    f.Fail("min_tokens", absl::StrCat("must not be above the ", max_tokens, " tokens at most"));
   E3_RETURN_IF_ERROR(f.Finish());
   if (static_cast<int64_t>(prompts.size()) * common.n > kMaxChoices) {
     return Bad("prompt", absl::StrCat(prompts.size(), " prompts with n = ", common.n,
@@ -249,8 +255,7 @@ absl::StatusOr<CompletionRequest> ParseCompletionRequest(const Json& body, bool 
     RolloutRequest& r = c.requests.emplace_back(common);
     r.id = i;
     r.prompt = std::move(prompts[i]);
-    // The first prompt's draws are those of a request with it alone.
-    r.seed = i == 0 ? root : DeriveSeed(root, i);
+    r.seed = root;  // a prompt's draws are those of a request with it alone
     r.budget = c.no_tokens      ? 1
                : max_tokens < 0 ? context_length - static_cast<int64_t>(r.prompt.size())
                                 : max_tokens;

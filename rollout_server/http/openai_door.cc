@@ -81,17 +81,17 @@ bool IsClosed(int socket) {
 struct Door {
   EngineThread* engine;
   const std::atomic<bool>* stopping;
-  std::atomic<int> open{0};  // completions
+  std::shared_ptr<std::atomic<int>> open;  // completions
 };
 
 void Complete(const std::shared_ptr<Door>& door, bool chat, const httplib::Request& http,
-              httplib::Response& response) {
+              const std::string& text, httplib::Response& response) {
   CounterMetric("e3_rollout_http_requests_total", "Requests of the HTTP door",
                 {{"endpoint", chat ? "chat" : "completions"}})
       .Increment();
   // Given back when the answer is over, however it ends.
-  auto place = std::shared_ptr<void>(nullptr, [door](void*) { --door->open; });
-  if (++door->open > kOpenRequests) {
+  auto place = std::shared_ptr<void>(nullptr, [open = door->open](void*) { --*open; });
+  if (++*door->open > kOpenRequests) {
     response.set_header("Retry-After", "1");
     return Reply(absl::ResourceExhaustedError(
                      absl::StrCat("more than ", kOpenRequests, " requests are open; ask again")),
@@ -100,12 +100,12 @@ void Complete(const std::shared_ptr<Door>& door, bool chat, const httplib::Reque
   std::shared_ptr<const PromptEncoder> encoder = door->engine->encoder();
   if (encoder == nullptr)
     return Reply(absl::UnavailableError("the server has no model with a tokenizer yet"), response);
-  if (Nesting(http.body) > kMaxNesting) {
+  if (Nesting(text) > kMaxNesting) {
     return Reply(absl::InvalidArgumentError(
                      absl::StrCat("the body is nested deeper than ", kMaxNesting, " levels")),
                  response);
   }
-  Json body = Json::parse(http.body, nullptr, /*allow_exceptions=*/false);
+  Json body = Json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (body.is_discarded())
     return Reply(absl::InvalidArgumentError("the body is not JSON"), response);
   std::random_device device;
@@ -169,7 +169,8 @@ absl::StatusOr<std::unique_ptr<OpenAiDoor>> OpenAiDoor::Open(const std::string& 
   });
   server.set_keep_alive_timeout(2);  // also how long an idle client delays the end of the server
   server.Get("/health", [engine](const httplib::Request&, httplib::Response& response) {
-    response.status = engine->Status().model().empty() ? 503 : 200;
+    if (engine->Status().model().empty())
+      Reply(absl::UnavailableError("the server has no model yet"), response);
   });
   server.Get("/trace", [engine](const httplib::Request&, httplib::Response& response) {
     response.set_header("Content-Disposition", "attachment; filename=e3-trace.json");
@@ -194,11 +195,24 @@ absl::StatusOr<std::unique_ptr<OpenAiDoor>> OpenAiDoor::Open(const std::string& 
   auto shared = std::make_shared<Door>();
   shared->engine = engine;
   shared->stopping = &door->stopping_;
+  shared->open = door->open_;
   for (bool chat : {false, true}) {
-    server.Post(chat ? "/v1/chat/completions" : "/v1/completions",
-                [shared, chat](const httplib::Request& request, httplib::Response& response) {
-                  Complete(shared, chat, request, response);
-                });
+    const char* path = chat ? "/v1/chat/completions" : "/v1/completions";
+    // The body is read here: the library would take one without a content type for a form, of 8 KB
+    // at most.
+    server.Post(path, [shared, chat](const httplib::Request& request, httplib::Response& response,
+                                     const httplib::ContentReader& read) {
+      std::string text;
+      const bool whole = read([&text](const char* data, size_t size) {
+        text.append(data, size);
+        return true;
+      });
+      if (whole) Complete(shared, chat, request, text, response);
+    });
+    server.Get(path, [path](const httplib::Request&, httplib::Response& response) {
+      Reply(absl::InvalidArgumentError(absl::StrCat(path, " is asked with POST")), response);
+      response.status = 405;
+    });
   }
   server.set_error_handler([](const httplib::Request& request, httplib::Response& response) {
     if (!response.body.empty()) return;
@@ -216,6 +230,9 @@ absl::StatusOr<std::unique_ptr<OpenAiDoor>> OpenAiDoor::Open(const std::string& 
 
 OpenAiDoor::~OpenAiDoor() {
   stopping_ = true;
+  // Every answer ends with the error that says so; who does not read it is not waited for.
+  for (int i = 0; i < 200 && *open_ > 0; ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
   server_->stop();
   if (thread_.joinable()) thread_.join();
 }

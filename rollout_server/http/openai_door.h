@@ -38,6 +38,7 @@ class OpenAiDoor {
  private:
   OpenAiDoor();
   std::atomic<bool> stopping_{false};
+  std::shared_ptr<std::atomic<int>> open_ = std::make_shared<std::atomic<int>>(0);  // completions
   std::unique_ptr<httplib::Server> server_;
   std::thread thread_;
 };

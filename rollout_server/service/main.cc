@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "CLI/CLI.hpp"
+#include "absl/strings/str_cat.h"
 #include "model/device.h"
 #include "model/numerics_check.h"
 #include "rollout_server/http/openai_door.h"
@@ -31,6 +32,7 @@ int main(int argc, char** argv) {
                  "host:port of the OpenAI-compatible HTTP door (/v1/completions, "
                  "/v1/chat/completions); without it there is none");
   app.add_option("--threads", options.threads, "Threads of the model; 0: one a core")
+      ->check(CLI::Range(0, 256))
       ->capture_default_str();
   app.add_option("--max-sequences", options.scheduler.max_sequences, "Samples running at once")
       ->check(CLI::PositiveNumber)
@@ -67,7 +69,13 @@ int main(int argc, char** argv) {
   at::set_num_threads(options.threads);
   e3::ModelLoader load =
       [&](const std::string& path) -> absl::StatusOr<std::unique_ptr<e3::ServedModel>> {
-    return e3::TransformerModel::Load(path, *device, kv_cache_mib);
+    try {
+      return e3::TransformerModel::Load(path, *device, kv_cache_mib);
+    } catch (const std::exception& e) {  // memory that there is not
+      return absl::ResourceExhaustedError(absl::StrCat(
+          "the model and a KV cache of ", kv_cache_mib, " MiB (--kv-cache-mib) do not fit: ",
+          absl::string_view(e.what()).substr(0, absl::string_view(e.what()).find('\n'))));
+    }
   };
   e3::EngineThread engine(options);
   if (!model_path.empty()) {
@@ -77,6 +85,11 @@ int main(int argc, char** argv) {
       return 1;
     }
     (void)engine.SetModel(*std::move(model), model_path, {});  // nothing is held that it is below
+  }
+  if (!http.empty() && !model_path.empty() && engine.encoder() == nullptr) {
+    e3::Log("error", "the HTTP door needs a tokenizer, and the model's folder has none",
+            {{"file", model_path + "/tokenizer.json"}});
+    return 1;
   }
   std::unique_ptr<e3::OpenAiDoor> door;
   if (!http.empty()) {

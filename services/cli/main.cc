@@ -210,6 +210,7 @@ void AddUpFlags(CLI::App* command, UpOptions* up) {
   command
       ->add_option("--threads", up->threads,
                    "Threads of the learner and of each rollout server; 0: one a core")
+      ->check(CLI::Range(0, 256))
       ->capture_default_str();
   command->add_option("--rollout-servers", up->rollout_servers, "How many")
       ->check(CLI::Range(1, 10))

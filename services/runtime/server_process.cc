@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "grpc/health/v1/health.pb.h"
 #include "services/runtime/log.h"
@@ -35,8 +36,26 @@ ServerProcess::ServerProcess(const std::string& name, const ServerFlags& flags)
   signal(SIGPIPE, SIG_IGN);
 }
 
+namespace {
+
+// The last part of "host:port" is a port; a library takes what is left of 99999 in 16 bits for one.
+bool HasPort(const std::string& address) {
+  const size_t colon = address.rfind(':');
+  int port;
+  return colon != std::string::npos && absl::SimpleAtoi(address.substr(colon + 1), &port) &&
+         port >= 0 && port <= 65535;
+}
+
+}  // namespace
+
 int ServerProcess::Run(const std::vector<grpc::Service*>& services,
                        const std::function<void()>& drain) {
+  for (const std::string& address : {flags_.listen, flags_.metrics}) {
+    if (address.empty() || HasPort(address)) continue;
+    Log("error", "expected host:port with a port of at most 65535 (--listen, --metrics)",
+        {{"address", address}});
+    return 1;
+  }
   std::unique_ptr<prometheus::Exposer> exposer;
   if (!flags_.metrics.empty()) {
     try {

@@ -207,7 +207,8 @@ TEST_CASE("streams that break lose and repeat no token") {
   }
 }
 
-TEST_CASE("two generations at once, while versions change: each token is of a version it may be of") {
+TEST_CASE(
+    "two generations at once, while versions change: each token is of a version it may be of") {
   Fixture f;
   f.Publish(1);
   for (FakeServer& server : f.servers) server.milliseconds_a_token = 3;
@@ -246,7 +247,8 @@ TEST_CASE("two generations at once, while versions change: each token is of a ve
   publisher.join();
   CHECK(good == 10);
   CHECK(several > 0);
-  CHECK(absl::IsCancelled(f.pool.Generate({{{1}, 1, 1}}, {1000, {}}, [] { return true; }).status()));
+  CHECK(
+      absl::IsCancelled(f.pool.Generate({{{1}, 1, 1}}, {1000, {}}, [] { return true; }).status()));
 }
 
 }  // namespace
