@@ -28,14 +28,6 @@ with Cluster() as c:
     best = output / "checkpoints/best"
     check(best.is_symlink() and (best / "config.json").exists(), f"the best checkpoint has a name of its own: {best.resolve().name}")
 
-    # A gold answer that the reward service refuses: its rollouts are left out and counted, never a zero.
-    lines = [{"prompt": f"Numbers {i} 7 Target {i + 7} <think>", "answer": "1+" * 5000 + "1" if i == 3 else str(i)} for i in range(8)]
-    pathlib.Path(c.state, "gold.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    odd = json.loads(write_job(c.state, "odd", [(16, 2)]).read_text()) | {"datasets": {"d": {"file": "gold.jsonl"}}}
-    (pathlib.Path(c.state) / "odd.yaml").write_text(json.dumps(odd))
-    left_out = ledger(c.output(run("submit", pathlib.Path(c.state, "odd.yaml"), "--watch", "--state", c.state).splitlines()[0]))
-    check([(r["metrics"]["rollouts_unjudged"], r["metrics"]["rollouts"], 3 in r["data"]) for r in left_out] == [(4, 28, False)] * 2, "rollouts without a verdict are left out and counted")
-
     def has(service, *names):
         text = c.metrics(service)
         missing = [n for n in names if f"\n{n}" not in text]

@@ -171,8 +171,11 @@ try:
                 return True
             time.sleep(0.1)
         return False
-    crowd = [ask(body) for _ in range(8)]
-    time.sleep(2)
+    crowd = [ask(body) for _ in range(10)]  # 640 samples, of which 512 run at once
+    for _ in range(200):
+        if metric("e3_rollout_running") > 0 and metric("e3_rollout_waiting") > 0:
+            break
+        time.sleep(0.1)
     check(metric("e3_rollout_running") > 0 and metric("e3_rollout_waiting") > 0, "a crowd runs and waits")
     for s in crowd:
         s.close()
