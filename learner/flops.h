@@ -8,6 +8,9 @@
 
 namespace e3 {
 
+// Weights of the products of one layer: what a token is multiplied with there.
+int64_t LayerProductWeights(const ModelConfig& model);
+
 // Forward and backward pass over a sequence of `length` tokens, each once: 6 a weight of a product
 // and token, and attention over the keys before. What is computed again (activation checkpointing,
 // logits) does not count, as is usual for model FLOPs utilisation (Chowdhery et al. 2022, PaLM,

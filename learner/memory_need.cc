@@ -7,6 +7,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "learner/flops.h"
 #include "model/log_softmax.h"
 #include "model/parameters.h"
 
@@ -47,9 +48,7 @@ std::string MemoryNeed::Describe() const {
 MemoryNeed ComputeMemoryNeed(const ModelConfig& c, const v1::Training& training, int64_t longest) {
   const int64_t q = c.num_heads * c.head_dim, kv = c.num_kv_heads * c.head_dim, qkv = q + 2 * kv;
   const int64_t parameters = ParameterLayout(c).size();
-  const int64_t packed =
-      c.num_layers * c.hidden_size * (qkv + c.num_heads * c.head_dim + 3 * c.intermediate_size) +
-      c.vocab_size * c.hidden_size;
+  const int64_t packed = c.num_layers * LayerProductWeights(c) + c.vocab_size * c.hidden_size;
   const int64_t tokens = std::max(longest, training.micro_batch_tokens());
 
   // Floats a token: what a layer keeps for its gradients, and what its backward pass has besides.

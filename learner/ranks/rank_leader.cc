@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "learner/flops.h"
 #include "learner/ranks/deal.h"
 #include "learner/ranks/rank_state.h"
 #include "services/runtime/log.h"
@@ -49,11 +50,9 @@ void AddReply(const v1::RankUpdateReply& r, UpdateStatistics* sum) {
 
 // Where attention costs as much as the products of a layer: both count multiplications of a token.
 double QuadraticLength(const ModelConfig& c) {
-  const double q = static_cast<double>(c.num_heads * c.head_dim),
-               kv = static_cast<double>(c.num_kv_heads * c.head_dim);
-  const double products = static_cast<double>(c.hidden_size) *
-                          (2 * q + 2 * kv + 3 * static_cast<double>(c.intermediate_size));
-  return products / q;  // causal: n / 2 keys, twice
+  // Causal: n / 2 keys, twice.
+  return static_cast<double>(LayerProductWeights(c)) /
+         static_cast<double>(c.num_heads * c.head_dim);
 }
 
 }  // namespace

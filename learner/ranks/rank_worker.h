@@ -43,7 +43,7 @@ class RankWorker final : public v1::TrainerRank::Service {
   std::mutex mutex_;  // one call at a time
   std::string group_;
   std::mutex collectives_mutex_;  // of the pointer, for who makes the call at hand give up
-  std::shared_ptr<Collectives> collectives_;
+  std::unique_ptr<Collectives> collectives_;
   std::unique_ptr<Trainer> trainer_;
 };
 

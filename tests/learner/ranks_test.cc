@@ -57,6 +57,26 @@ std::vector<TrainingRollout> Rollouts() {
   return rollouts;
 }
 
+// The rollouts as a mini-batch, and what each rank has of it.
+struct Dealt {
+  Dealt(const v1::Training& training, int ranks) {
+    std::vector<int64_t> lengths;
+    std::vector<const TrainingRollout*> all;
+    for (const TrainingRollout& r : rollouts) {
+      lengths.push_back(r.sequence.length());
+      all.push_back(&r);
+    }
+    whole = MakeMiniBatch(all, training);
+    for (const std::vector<size_t>& indices : DealSequences(lengths, ranks, 1000)) {
+      MiniBatch& part = parts.emplace_back(MiniBatch{{}, whole.counts});
+      for (size_t i : indices) part.rollouts.push_back(all[i]);
+    }
+  }
+  const std::vector<TrainingRollout> rollouts = Rollouts();
+  MiniBatch whole;
+  std::vector<MiniBatch> parts;
+};
+
 // Runs `f(rank, collectives)` on every rank of a new group, each in a thread.
 void OnRanks(int size, const std::function<void(int, Collectives*)>& f) {
   if (size == 1) return f(0, nullptr);
@@ -86,23 +106,14 @@ struct Division {
 // The gradient of the whole mini-batch as every rank has it.
 std::vector<at::Tensor> Gradients(const Division& division, const v1::Training& given,
                                   c10::ScalarType dtype, bool own_counts = false) {
-  const std::vector<TrainingRollout> rollouts = Rollouts();
-  std::vector<int64_t> lengths;
-  std::vector<const TrainingRollout*> all;
-  for (const TrainingRollout& r : rollouts) {
-    lengths.push_back(r.sequence.length());
-    all.push_back(&r);
-  }
   v1::Training training = given;
   training.set_micro_batch_tokens(division.micro_batch_tokens);
-  const MiniBatch whole = MakeMiniBatch(all, training);
-  const auto dealt = DealSequences(lengths, division.ranks, 1000);
+  const Dealt dealt(training, division.ranks);
   std::vector<at::Tensor> gradients(static_cast<size_t>(division.ranks));
   OnRanks(division.ranks, [&](int rank, Collectives* collectives) {
     Trainer trainer(*Transformer::Load(kStarter, c10::kCPU, dtype));
     if (collectives != nullptr) trainer.JoinRanks(collectives, false);
-    MiniBatch part{{}, whole.counts};
-    for (size_t i : dealt[static_cast<size_t>(rank)]) part.rollouts.push_back(all[i]);
+    MiniBatch part = dealt.parts[static_cast<size_t>(rank)];
     if (own_counts) part.counts = MakeMiniBatch(part.rollouts, training).counts;
     if (!trainer.ComputeGradients(part, training, 0.9).ok()) return;
     gradients[static_cast<size_t>(rank)] = trainer.policy().flat_gradients();
@@ -162,21 +173,12 @@ struct Trained {
 };
 
 Trained Train(int ranks, bool shard) {
-  const std::vector<TrainingRollout> rollouts = Rollouts();
-  std::vector<int64_t> lengths;
-  std::vector<const TrainingRollout*> all;
-  for (const TrainingRollout& r : rollouts) {
-    lengths.push_back(r.sequence.length());
-    all.push_back(&r);
-  }
-  const MiniBatch whole = MakeMiniBatch(all, Settings());
-  const auto dealt = DealSequences(lengths, ranks, 1000);
+  const Dealt dealt(Settings(), ranks);
   Trained trained{std::vector<std::vector<float>>(static_cast<size_t>(ranks)), {}};
   OnRanks(ranks, [&](int rank, Collectives* collectives) {
     Trainer trainer(*Transformer::Load(kStarter));
     if (collectives != nullptr) trainer.JoinRanks(collectives, shard);
-    MiniBatch part{{}, whole.counts};
-    for (size_t i : dealt[static_cast<size_t>(rank)]) part.rollouts.push_back(all[i]);
+    const MiniBatch& part = dealt.parts[static_cast<size_t>(rank)];
     for (int update = 0; update < 3; ++update) {
       if (!trainer.Update(part, Settings(), 1).ok()) return;
     }
@@ -249,10 +251,8 @@ struct Worker {
 
 TEST_CASE("a leader forms a group, loses a rank, hears which, and forms another") {
   const auto never = [] { return false; };
-  const std::vector<TrainingRollout> rollouts = Rollouts();
-  std::vector<const TrainingRollout*> all;
-  for (const TrainingRollout& r : rollouts) all.push_back(&r);
-  const MiniBatch whole = MakeMiniBatch(all, Settings());
+  const Dealt dealt(Settings(), 1);
+  const MiniBatch& whole = dealt.whole;
   auto parameters = [](Trainer& trainer) {
     return std::vector<float>(trainer.policy().parameters(),
                               trainer.policy().parameters() + trainer.policy().layout().size());
