@@ -5,7 +5,7 @@ JOBS ?= $(shell nproc)
 # Tests run side by side on the same cores.
 test asan tsan: export OMP_WAIT_POLICY := passive
 
-.PHONY: help setup build demo test asan tsan fuzz format lint bench-reward bench-rollout bench-learner bench-pipelined soak build-cuda smollm2 kill-default kill-learner k8s-check clean
+.PHONY: help setup build demo test asan tsan fuzz format lint bench-reward bench-rollout bench-learner bench-pipelined soak build-cuda test-cuda smollm2 kill-default kill-learner k8s-check clean
 
 help:  ## Show this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,10 @@ fuzz: setup  ## Fuzz the math verifier for FUZZ_SECONDS (60) on all cores; what 
 build-cuda: setup  ## Build everything into build-cuda/bin with GPUs (builds without one; run there with --device cuda)
 	@deploy/setup/cuda_tools.sh
 	@cmake --preset cuda > /dev/null && cmake --build build-cuda -j $(JOBS)
+
+test-cuda: build-cuda  ## Run the tests that take a device on this machine's GPU
+	@deploy/setup/test_tools.sh
+	@tests/cuda.sh
 
 smollm2: build  ## A real model on real problems: SFT and GRPO of SmolLM2-135M on GSM8K (about half an hour on two cores)
 	@deploy/setup/test_tools.sh

@@ -1,11 +1,5 @@
 #include "learner/flops.h"
 
-#include <algorithm>
-#include <vector>
-
-#include "model/packed_matrix.h"
-#include "services/runtime/stopwatch.h"
-
 namespace e3 {
 
 int64_t LayerProductWeights(const ModelConfig& c) {
@@ -21,22 +15,6 @@ double TrainingFlops(const ModelConfig& c, int64_t length, int64_t head_tokens) 
   const double attention = 2 * q * n * (n + 1) / 2;  // scores and values, causal
   const double head = static_cast<double>(head_tokens) * hidden * static_cast<double>(c.vocab_size);
   return 6 * (layers * (n * weights + attention) + head);
-}
-
-double MeasurePeakFlops() {
-  constexpr int64_t kRows = 512, kSize = 1024;
-  const std::vector<float> weight(kSize * kSize, 0.5f), x(kRows * kSize, 0.25f);
-  std::vector<float> y(kRows * kSize);
-  PackedMatrix packed(kSize, kSize);
-  packed.Pack(weight.data());
-  packed.Multiply(x.data(), kRows, nullptr, y.data());  // wakes the threads
-  double best = 0;
-  for (Stopwatch all; all.Seconds() < 0.1;) {
-    Stopwatch once;
-    packed.Multiply(x.data(), kRows, nullptr, y.data());
-    best = std::max(best, 2.0 * kRows * kSize * kSize / once.Seconds());
-  }
-  return best;
 }
 
 }  // namespace e3

@@ -17,10 +17,6 @@ int64_t LayerProductWeights(const ModelConfig& model);
 // App. B). `head_tokens`: tokens that logits are computed for.
 double TrainingFlops(const ModelConfig& model, int64_t length, int64_t head_tokens);
 
-// The rate in FLOP/s that this machine makes the largest of a transformer's products at, with the
-// threads that OpenMP has now: measured, in about a tenth of a second.
-double MeasurePeakFlops();
-
 }  // namespace e3
 
 #endif  // E3_LEARNER_FLOPS_H_

@@ -38,43 +38,87 @@ int64_t FieldIn(const std::string& path, const std::string& name) {
 std::string MemoryNeed::Describe() const {
   auto gib = [](int64_t bytes) { return static_cast<double>(bytes) / kGiB; };
   return absl::StrFormat(
-      "%.2f GiB: weights %.2f, gradients %.2f, optimizer %.2f, reference %.2f, copies %.2f, "
-      "activations %.2f, "
-      "logits and buffers %.2f",
-      gib(total()), gib(weights), gib(gradients), gib(optimizer), gib(reference), gib(copies),
-      gib(activations), gib(logits));
+      "%.2f GiB of %s: weights %.2f, gradients %.2f, optimizer %.2f, reference %.2f, copies %.2f, "
+      "activations %.2f, logits and buffers %.2f",
+      gib(total()), memory == MemoryOf::kGpu ? "GPU memory" : "memory", gib(weights),
+      gib(gradients), gib(optimizer), gib(reference), gib(copies), gib(activations), gib(logits));
 }
 
-MemoryNeed ComputeMemoryNeed(const ModelConfig& c, const v1::Training& training, int64_t longest) {
-  const int64_t q = c.num_heads * c.head_dim, kv = c.num_kv_heads * c.head_dim, qkv = q + 2 * kv;
-  const int64_t parameters = ParameterLayout(c).size();
-  const int64_t packed = c.num_layers * LayerProductWeights(c) + c.vocab_size * c.hidden_size;
-  const int64_t tokens = std::max(longest, training.micro_batch_tokens());
+namespace {
 
-  // Floats a token: what a layer keeps for its gradients, and what its backward pass has besides.
-  const int64_t input = c.hidden_size;
-  const int64_t kept =
-      3 * c.hidden_size + qkv + 2 * q + 2 * kv + 3 * c.intermediate_size + 2 * c.num_heads + 2;
-  const int64_t passing = 2 * c.hidden_size + std::max(3 * qkv + q, 3 * c.intermediate_size);
-  const int64_t layers = training.recompute_activations() ? c.num_layers * input + kept
-                                                          : c.num_layers * (input + kept);
-  const int64_t head = 4 * c.hidden_size + 8;
+constexpr int64_t kFloat = sizeof(float);
 
-  const int64_t chunk = std::min(tokens, LogitChunkRows(c.vocab_size));
-  const int64_t widest = std::max({c.vocab_size, 2 * c.intermediate_size, qkv});
+// What lies on the host wherever is computed: optimizer, reference, copies.
+MemoryNeed OfOptimizer(int64_t parameters, const v1::Training& training) {
   MemoryNeed need;
-  const int64_t floats = sizeof(float);
-  need.weights = floats * (parameters + packed);
-  need.gradients = floats * parameters;
-  need.optimizer = floats * 2 * parameters;
-  need.reference = floats * (training.kl_coef() != 0 ? 2 * parameters + packed : parameters);
-  need.copies = floats * parameters *
+  need.optimizer = kFloat * 2 * parameters;
+  need.reference = kFloat * parameters;
+  need.copies = kFloat * parameters *
                 ((training.background_checkpoints() ? 3 : 0) +
                  (training.max_staleness() > 0 ? 2 : 0));  // the version before is in use yet
-  need.activations = floats * tokens * (layers + passing + head);
-  need.logits = floats * (chunk * c.vocab_size + (int64_t{4} << 20) +
-                          std::min<int64_t>(tokens, 1024) * (widest + c.intermediate_size));
   return need;
+}
+
+// Of all layers, in floats a token: `input` is kept of each, `kept` of each whose backward pass is
+// to come without computing it again.
+int64_t LayersFloats(const ModelConfig& c, const v1::Training& training, int64_t kept) {
+  const int64_t input = c.hidden_size;
+  return training.recompute_activations() ? c.num_layers * input + kept
+                                          : c.num_layers * (input + kept);
+}
+
+}  // namespace
+
+MemoryNeed ComputeMemoryNeed(MemoryOf memory, const ModelConfig& c, const v1::Training& training,
+                             int64_t longest) {
+  const int64_t q = c.num_heads * c.head_dim, kv = c.num_kv_heads * c.head_dim, qkv = q + 2 * kv,
+                hidden = c.hidden_size, inner = c.intermediate_size;
+  const int64_t parameters = ParameterLayout(c).size();
+  const int64_t factors = c.num_layers * LayerProductWeights(c) + c.vocab_size * hidden;
+  const int64_t tokens = std::max(longest, training.micro_batch_tokens());
+  const int64_t chunk = std::min(tokens, LogitChunkRows(c.vocab_size));
+  const bool bf16 = training.compute_dtype() == v1::COMPUTE_DTYPE_BF16;
+  const int64_t operand = bf16 ? 2 : kFloat;
+
+  MemoryNeed need;
+  if (memory != MemoryOf::kGpu) need = OfOptimizer(parameters, training);
+  need.memory = memory;
+  need.weights = kFloat * parameters;
+  need.gradients = kFloat * parameters;
+  if (memory == MemoryOf::kHostOfGpu) return need;
+
+  // The copies that products are made with: packed on the CPU, rounded in bf16.
+  const int64_t copy = bf16                        ? 2 * factors
+                       : memory == MemoryOf::kHost ? kFloat * factors
+                                                   : int64_t{0};
+  need.weights += copy;
+  if (training.kl_coef() != 0) need.reference += kFloat * parameters + copy;
+  if (memory == MemoryOf::kHost) {
+    // Floats a token: what a layer keeps for its gradients, and what its backward pass has besides.
+    const int64_t kept = 3 * hidden + qkv + 2 * q + 2 * kv + 3 * inner + 2 * c.num_heads + 2;
+    const int64_t passing = 2 * hidden + std::max(3 * qkv + q, 3 * inner);
+    const int64_t head = 4 * hidden + 8;
+    const int64_t widest = std::max({c.vocab_size, 2 * inner, qkv});
+    need.activations = kFloat * tokens * (LayersFloats(c, training, kept) + passing + head);
+    need.logits = kFloat * (chunk * c.vocab_size + (int64_t{4} << 20) +
+                            std::min<int64_t>(tokens, 1024) * (widest + inner));
+    return need;
+  }
+  // LibTorch's operators keep more: the normalised rows before their weights, the gate's sigmoid
+  // unit, keys and values of every query head.
+  const int64_t norms = 3 * hidden + (c.qk_norm ? q + kv : 0);
+  const int64_t products = 2 * hidden + 5 * q + inner;  // operands
+  const int64_t kept = norms + qkv + 3 * inner + products * operand / kFloat;
+  const int64_t passing = 2 * hidden + std::max(4 * qkv + 2 * q, 5 * inner);
+  need.activations = kFloat * tokens * (LayersFloats(c, training, kept) + passing + 6 * hidden);
+  // Logits, their logarithms, probabilities, products of both, and gradients; and the gradient of
+  // the largest weight before it is added.
+  need.logits = kFloat * (6 * chunk * c.vocab_size + c.vocab_size * hidden);
+  return need;
+}
+
+int64_t LongestSequence(const ModelConfig& model, const v1::JobSpec& job, int64_t budget) {
+  return std::min(job.prompting().max_prompt_tokens() + budget, model.context_length);
 }
 
 int64_t AvailableMemory() {
@@ -85,13 +129,13 @@ int64_t AvailableMemory() {
   return std::min(available, limit - used + own);
 }
 
-absl::Status CheckMemory(const ModelConfig& model, const v1::Training& training, int64_t longest,
-                         int64_t available) {
-  const MemoryNeed need = ComputeMemoryNeed(model, training, longest);
+absl::Status CheckMemory(MemoryOf memory, const ModelConfig& model, const v1::Training& training,
+                         int64_t longest, int64_t available) {
+  const MemoryNeed need = ComputeMemoryNeed(memory, model, training, longest);
   if (need.total() <= available) return absl::OkStatus();
   std::string advice;
   auto would = [&](const v1::Training& changed, const std::string& how) {
-    const int64_t total = ComputeMemoryNeed(model, changed, longest).total();
+    const int64_t total = ComputeMemoryNeed(memory, model, changed, longest).total();
     if (total >= need.total()) return;
     absl::StrAppend(&advice, advice.empty() ? "" : "; ", how, " needs ",
                     absl::StrFormat("%.2f GiB", static_cast<double>(total) / kGiB));

@@ -11,8 +11,13 @@
 
 namespace e3 {
 
-// In bytes; fp32 on the CPU.
+// Which memory: the host's of a learner that computes on the CPU; of one that computes on a GPU,
+// the GPU's, and the host's, where the master weights and the optimizer are.
+enum class MemoryOf { kHost, kGpu, kHostOfGpu };
+
+// In bytes.
 struct MemoryNeed {
+  MemoryOf memory = MemoryOf::kHost;
   int64_t weights = 0;  // and the copy that products are made with
   int64_t gradients = 0;
   int64_t optimizer = 0;    // AdamW's two moments
@@ -23,21 +28,24 @@ struct MemoryNeed {
   int64_t total() const {
     return weights + gradients + optimizer + reference + copies + activations + logits;
   }
-  // "12.3 GiB: weights 4.0, …".
+  // "12.3 GiB of memory: weights 4.0, …".
   std::string Describe() const;
 };
 
 // `longest`: tokens of the longest sequence (prompt and response), which is never split.
-MemoryNeed ComputeMemoryNeed(const ModelConfig& model, const v1::Training& training,
-                             int64_t longest);
+MemoryNeed ComputeMemoryNeed(MemoryOf memory, const ModelConfig& model,
+                             const v1::Training& training, int64_t longest);
+
+// Tokens of the longest sequence that a stage with this budget learns from.
+int64_t LongestSequence(const ModelConfig& model, const v1::JobSpec& job, int64_t budget);
 
 // What this process may use: the memory that is available and what it has already, within the
 // limit of its control group.
 int64_t AvailableMemory();
 
 // FailedPrecondition, with the numbers and what to change, when the need is above `available`.
-absl::Status CheckMemory(const ModelConfig& model, const v1::Training& training, int64_t longest,
-                         int64_t available);
+absl::Status CheckMemory(MemoryOf memory, const ModelConfig& model, const v1::Training& training,
+                         int64_t longest, int64_t available);
 
 }  // namespace e3
 

@@ -126,7 +126,7 @@ TokenLogprobs ComputeTokenLogprobs(const at::Tensor& hidden, const Projection& l
 
 TokenLogprobs ForwardLogprobs(const Transformer& model, const PackedBatch& batch,
                               double temperature, bool recompute) {
-  auto attention = std::make_shared<PackedCausalAttention>(batch.offsets);
+  auto attention = std::make_shared<PackedCausalAttention>(batch.offsets, model.products());
   // Autograd keeps the ids, so they are copied.
   auto copied = [&](const std::vector<int64_t>& values) {
     return View(values).clone().to(model.device());

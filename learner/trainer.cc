@@ -36,12 +36,14 @@ TrainerState InitialState(const Transformer& policy) {
 
 double OptimizerStep(Transformer& model, AdamW& optimizer, const AdamWOptions& options,
                      double max_grad_norm, const std::function<void()>& exchange) {
-  const double norm = GlobalNorm(model.gradients(), model.layout().size());
+  const at::Tensor gradients = model.HostGradients();
+  const float* floats = gradients.const_data_ptr<float>();
+  const double norm = GlobalNorm(floats, model.layout().size());
   if (!std::isfinite(norm)) return norm;
   const double scale =
       max_grad_norm > 0 && norm > max_grad_norm ? max_grad_norm / (norm + 1e-6) : 1.0;
   model.UpdateParameters([&](float* parameters) {
-    optimizer.Step(options, model.gradients(), scale, parameters);
+    optimizer.Step(options, floats, scale, parameters);
     if (exchange) exchange();
   });
   return norm;
@@ -121,6 +123,10 @@ struct TokenColumns {
 
 }  // namespace
 
+c10::ScalarType ProductType(const v1::Training& training) {
+  return training.compute_dtype() == v1::COMPUTE_DTYPE_BF16 ? at::kBFloat16 : at::kFloat;
+}
+
 MiniBatch MakeMiniBatch(const std::vector<const TrainingRollout*>& rollouts,
                         const v1::Training& training) {
   MiniBatch batch;
@@ -192,9 +198,7 @@ void Trainer::Restore(const TrainerState& state) {
 }
 
 void Trainer::ResetReference() {
-  reference_parameters_ = nullptr;
-  if (policy_->fused())
-    reference_parameters_ = CopyFloats(policy_->parameters(), policy_->layout().size());
+  reference_parameters_ = CopyFloats(policy_->parameters(), policy_->layout().size());
   reference_.reset();
 }
 
@@ -208,6 +212,7 @@ absl::StatusOr<UpdateStatistics> Trainer::ComputeGradients(const MiniBatch& mini
     lengths.push_back(rollout->sequence.length());
 
   UpdateStatistics statistics;
+  policy_->MultiplyIn(ProductType(training));
   policy_->ZeroGradients();
   GradientReducer reducer(policy_.get(), collectives_);
   size_t begin = 0;
@@ -217,16 +222,18 @@ absl::StatusOr<UpdateStatistics> Trainer::ComputeGradients(const MiniBatch& mini
       columns.Add(*mini_batch.rollouts[begin], mini_batch.counts, aggregation);
     if (columns.advantages.empty()) continue;
     PackedBatch batch = Pack(columns.sequences);
-    PolicyTokens tokens = columns.Tensors(policy_->flat_parameters().options());
+    PolicyTokens tokens = columns.Tensors(policy_->flat_gradients().options());
     if (options.kl_coef != 0) {
       at::NoGradGuard no_grad;
       if (reference_ == nullptr) {
-        reference_ = std::make_unique<Transformer>(policy_->config());
+        reference_ =
+            std::make_unique<Transformer>(policy_->config(), policy_->device(), policy_->dtype());
         reference_->UpdateParameters([&](float* parameters) {
           std::copy(reference_parameters_.get(),
                     reference_parameters_.get() + policy_->layout().size(), parameters);
         });
       }
+      reference_->MultiplyIn(policy_->products());
       tokens.ref_logprobs = ForwardLogprobs(*reference_, batch, temperature).logprobs;
     }
     if (end == lengths.size()) reducer.WatchLastBackward();
@@ -270,7 +277,7 @@ absl::StatusOr<UpdateStatistics> Trainer::Update(const MiniBatch& mini_batch,
   std::function<void()> exchange;
   if (optimizer_.end() - optimizer_.begin() < policy_->layout().size()) {
     exchange = [&] {
-      StartExchange(*collectives_, policy_->flat_parameters());
+      StartExchange(*collectives_, policy_->master());
       exchanged = collectives_->Wait();
     };
   }

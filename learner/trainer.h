@@ -36,6 +36,9 @@ struct MiniBatch {
 MiniBatch MakeMiniBatch(const std::vector<const TrainingRollout*>& rollouts,
                         const v1::Training& training);
 
+// What an update's products take their operands in.
+c10::ScalarType ProductType(const v1::Training& training);
+
 // What a checkpoint keeps of a trainer: layout().size() floats each.
 struct TrainerState {
   int64_t updates = 0;

@@ -99,14 +99,20 @@ namespace {
 // From LibTorch's own operators, sequence by sequence.
 at::Tensor ComposedAttention(const at::Tensor& query, const at::Tensor& key,
                              const at::Tensor& value, const std::vector<int64_t>& offsets) {
+  // Every query head with keys of its own: with shared ones the library's fp32 kernels that do not
+  // keep a matrix of all scores are not to be had.
+  const int64_t shared = query.size(1) / key.size(1);
+  auto repeated = [&](const at::Tensor& x) {
+    return shared > 1 ? x.repeat_interleave(shared, 1) : x;
+  };
+  const at::Tensor keys = repeated(key), values = repeated(value);
   std::vector<at::Tensor> outputs;
   for (size_t s = 0; s + 1 < offsets.size(); ++s) {
     auto heads = [&](const at::Tensor& x) {  // [1, heads, tokens, head_dim]
       return x.narrow(0, offsets[s], offsets[s + 1] - offsets[s]).transpose(0, 1).unsqueeze(0);
     };
-    at::Tensor out = at::scaled_dot_product_attention(
-        heads(query), heads(key), heads(value), std::nullopt, 0.0, /*is_causal=*/true, std::nullopt,
-        /*enable_gqa=*/query.size(1) != key.size(1));
+    at::Tensor out = at::scaled_dot_product_attention(heads(query), heads(keys), heads(values),
+                                                      std::nullopt, 0.0, /*is_causal=*/true);
     outputs.push_back(out.squeeze(0).transpose(0, 1));
   }
   return at::cat(outputs).contiguous();
@@ -114,12 +120,17 @@ at::Tensor ComposedAttention(const at::Tensor& query, const at::Tensor& key,
 
 }  // namespace
 
-PackedCausalAttention::PackedCausalAttention(std::vector<int64_t> offsets)
-    : offsets_(std::move(offsets)) {}
+PackedCausalAttention::PackedCausalAttention(std::vector<int64_t> offsets, c10::ScalarType products)
+    : offsets_(std::move(offsets)), products_(products) {}
 
 at::Tensor PackedCausalAttention::Attend(int64_t, const at::Tensor& query, const at::Tensor& key,
                                          const at::Tensor& value) {
-  if (!UsesFusedOperators(query)) return ComposedAttention(query, key, value, offsets_);
+  if (!UsesFusedOperators(query)) {
+    const bool rounded = products_ == at::kBFloat16;
+    auto operand = [&](const at::Tensor& x) { return rounded ? x.to(at::kBFloat16) : x; };
+    return ComposedAttention(operand(query), operand(key), operand(value), offsets_)
+        .to(query.scalar_type());
+  }
   return PackedAttentionFunction::apply(query.contiguous(), key.contiguous(), value.contiguous(),
                                         offsets_);
 }

@@ -27,12 +27,15 @@ class Attention {
 class PackedCausalAttention final : public Attention {
  public:
   // Sequence s is tokens offsets[s] … offsets[s + 1] - 1; offsets start with 0 and end with N.
-  explicit PackedCausalAttention(std::vector<int64_t> offsets);
+  // `products`: the dtype that the operands of products may be rounded to, where LibTorch computes.
+  explicit PackedCausalAttention(std::vector<int64_t> offsets,
+                                 c10::ScalarType products = c10::kFloat);
   at::Tensor Attend(int64_t layer, const at::Tensor& query, const at::Tensor& key,
                     const at::Tensor& value) override;
 
  private:
   std::vector<int64_t> offsets_;
+  c10::ScalarType products_;
 };
 
 }  // namespace e3

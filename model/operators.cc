@@ -5,6 +5,7 @@
 #include <ATen/ops/embedding.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/index_select.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/mean.h>
 #include <ATen/ops/mm.h>
@@ -38,10 +39,19 @@ bool NeedsGradient(const at::Tensor& x, const at::Tensor& weight) {
 
 // --- products ---
 
-at::Tensor Multiply(const at::Tensor& x, const PackedMatrix& packed, const at::Tensor& bias) {
+// a b of bf16 matrices, summed up and returned in fp32.
+at::Tensor MultiplyBf16(const at::Tensor& a, const at::Tensor& b) {
+  return a.is_cuda() ? at::mm(a, b, at::kFloat) : at::mm(a, b).to(at::kFloat);
+}
+
+at::Tensor Multiply(const at::Tensor& x, const Projection& p) {
+  if (p.bf16.defined()) {
+    at::Tensor y = MultiplyBf16(x.to(at::kBFloat16), p.bf16.t());
+    return p.bias.defined() ? y.add_(p.bias) : y;
+  }
   at::Tensor in = x.contiguous();
-  at::Tensor y = at::empty({in.size(0), packed.outputs()}, in.options());
-  packed.Multiply(Data(in), in.size(0), DataOrNull(bias), Out(y));
+  at::Tensor y = at::empty({in.size(0), p.packed.outputs()}, in.options());
+  p.packed.Multiply(Data(in), in.size(0), DataOrNull(p.bias), Out(y));
   return y;
 }
 
@@ -58,17 +68,19 @@ class LinearFunction : public Function<LinearFunction> {
   // `projection` outlives the backward pass; x may be undefined in what follows from it.
   static at::Tensor forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& weight,
                             const Projection* projection) {
-    context->save_for_backward({x});
+    // The gradient of the weight wants no more of x than the product takes.
+    context->save_for_backward({projection->bf16.defined() ? x.to(at::kBFloat16) : x});
     context->saved_data["projection"] = reinterpret_cast<int64_t>(projection);
     (void)weight;  // an input, so that the result requires a gradient where x does not
-    return Multiply(x, projection->packed, projection->bias);
+    return Multiply(x, *projection);
   }
   static variable_list backward(AutogradContext* context, variable_list d_ys) {
     const at::Tensor x = context->get_saved_variables()[0];
     const auto& p = *reinterpret_cast<const Projection*>(context->saved_data["projection"].toInt());
     at::Tensor d_y = d_ys[0].contiguous(), d_x;
-    AddLinearWeightGradient(x, d_y, p);
     if (p.bias.defined()) GradientOf(p.bias).add_(d_y.sum(0));
+    if (p.bf16.defined()) d_y = d_y.to(at::kBFloat16);
+    AddLinearWeightGradient(x, d_y, p);
     if (context->needs_input_grad(0)) d_x = LinearInputGradient(d_y, p);
     return {d_x, at::Tensor(), at::Tensor()};
   }
@@ -164,19 +176,12 @@ class NormRotateFunction : public Function<NormRotateFunction> {
 
 at::Tensor ComposedNormRotate(const at::Tensor& qkv, const HeadColumns& columns,
                               const at::Tensor& norm, double epsilon, const at::Tensor& positions,
-                              const RotaryTable& table) {
+                              const Rotary& rotary) {
   const int64_t n = qkv.size(0), half = columns.head_dim / 2;
   at::Tensor x = qkv.narrow(1, columns.first, columns.heads * columns.head_dim)
                      .view({n, columns.heads, columns.head_dim});
   if (norm.defined()) x = ComposedRmsNorm(x, norm, epsilon);
-  // The rows of the table come from the host: the same angles on every device.
-  at::Tensor ids = positions.cpu();
-  at::Tensor angles = at::empty({n, 1, columns.head_dim}, at::kFloat);
-  for (int64_t i = 0; i < n; ++i) {
-    const float* row = table.Row(ids.const_data_ptr<int64_t>()[i]);
-    std::copy(row, row + columns.head_dim, Out(angles) + i * columns.head_dim);
-  }
-  angles = angles.to(qkv.device(), qkv.scalar_type());
+  const at::Tensor angles = rotary.Rows(positions, qkv.scalar_type());
   at::Tensor cos = angles.narrow(2, 0, half), sin = angles.narrow(2, half, half);
   at::Tensor first = x.narrow(2, 0, half), second = x.narrow(2, half, half);
   return at::cat({first * cos - second * sin, second * cos + first * sin}, -1);
@@ -214,20 +219,51 @@ bool UsesFusedOperators(const at::Tensor& x) {
 }
 
 void Projection::Pack() {
+  if (bf16.defined()) {
+    bf16.copy_(weight.detach());
+    return;
+  }
   if (!weight.device().is_cpu() || weight.scalar_type() != at::kFloat) return;
   if (packed.empty()) packed = PackedMatrix(weight.size(0), weight.size(1));
   packed.Pack(Data(weight));
 }
 
+void Projection::MultiplyIn(c10::ScalarType dtype) {
+  const bool in_bf16 = dtype == at::kBFloat16;
+  if (in_bf16 == bf16.defined()) return;
+  bf16 = in_bf16 ? at::empty(weight.sizes(), weight.options().dtype(dtype)) : at::Tensor();
+  packed = PackedMatrix();
+  Pack();
+}
+
+Rotary::Rotary(const std::vector<float>& inverse_frequencies, int64_t max_positions)
+    : table_(inverse_frequencies, max_positions),
+      head_dim_(2 * static_cast<int64_t>(inverse_frequencies.size())),
+      max_positions_(max_positions) {}
+
+at::Tensor Rotary::Rows(const at::Tensor& positions, c10::ScalarType dtype) const {
+  std::call_once(once_, [&] {
+    // Computed on the host: the same angles on every device.
+    at::Tensor rows = at::empty({max_positions_, 1, head_dim_}, at::kFloat);
+    for (int64_t i = 0; i < max_positions_; ++i) {
+      const float* row = table_.Row(i);
+      std::copy(row, row + head_dim_, Out(rows) + i * head_dim_);
+    }
+    rows_ = rows.to(positions.device());
+  });
+  return at::index_select(rows_, 0, positions).to(dtype);
+}
+
 at::Tensor Linear(const at::Tensor& x, const Projection& p) {
-  if (!UsesFusedOperators(x)) {
+  if (!UsesFusedOperators(x) && !p.bf16.defined()) {
     return at::linear(x, p.weight, p.bias.defined() ? std::optional(p.bias) : std::nullopt);
   }
-  if (!NeedsGradient(x, p.weight)) return Multiply(x, p.packed, p.bias);
+  if (!NeedsGradient(x, p.weight)) return Multiply(x, p);
   return LinearFunction::apply(x.contiguous(), p.weight, &p);
 }
 
 at::Tensor LinearInputGradient(const at::Tensor& d_y, const Projection& p) {
+  if (p.bf16.defined()) return MultiplyBf16(d_y.to(at::kBFloat16), p.bf16);
   if (!UsesFusedOperators(d_y)) return d_y.mm(p.weight);
   at::Tensor d_x = at::empty({d_y.size(0), p.weight.size(1)}, d_y.options());
   ProductInputGradient(Data(d_y), d_y.size(0), Data(p.weight), p.weight.size(0), p.weight.size(1),
@@ -237,6 +273,10 @@ at::Tensor LinearInputGradient(const at::Tensor& d_y, const Projection& p) {
 
 void AddLinearWeightGradient(const at::Tensor& x, const at::Tensor& d_y, const Projection& p) {
   at::Tensor& gradient = GradientOf(p.weight);
+  if (p.bf16.defined()) {
+    gradient.add_(MultiplyBf16(d_y.to(at::kBFloat16).t(), x.to(at::kBFloat16)));
+    return;
+  }
   if (!UsesFusedOperators(x)) {
     gradient.addmm_(d_y.t(), x);
     return;
@@ -262,9 +302,10 @@ at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double epsilon
 }
 
 at::Tensor NormRotate(const at::Tensor& qkv, const HeadColumns& columns, const at::Tensor& norm,
-                      double epsilon, const at::Tensor& positions, const RotaryTable& table) {
+                      double epsilon, const at::Tensor& positions, const Rotary& rotary) {
   if (!UsesFusedOperators(qkv))
-    return ComposedNormRotate(qkv, columns, norm, epsilon, positions, table);
+    return ComposedNormRotate(qkv, columns, norm, epsilon, positions, rotary);
+  const RotaryTable& table = rotary.table();
   if (NeedsGradient(qkv, norm)) {
     return NormRotateFunction::apply(qkv.contiguous(),
                                      norm.defined() ? std::optional(norm) : std::nullopt, columns,

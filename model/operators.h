@@ -1,11 +1,15 @@
 // The transformer's operators. On the CPU in fp32 they are the fused kernels of packed_matrix.h and
 // row_kernels.h, whose bits depend on nothing but the row; elsewhere (CUDA, double precision) they
-// are composed from LibTorch's own operators. Differentiable either way.
+// are composed from LibTorch's own operators. Differentiable either way. Products may take their
+// operands in bf16 (Projection::MultiplyIn).
 #ifndef E3_MODEL_OPERATORS_H_
 #define E3_MODEL_OPERATORS_H_
 
 #include <ATen/TensorOperators.h>
 #include <ATen/core/Tensor.h>
+
+#include <mutex>
+#include <vector>
 
 #include "model/packed_matrix.h"
 #include "model/row_kernels.h"
@@ -18,9 +22,13 @@ struct Projection {
   at::Tensor weight;
   at::Tensor bias;
   PackedMatrix packed;  // empty where LibTorch makes the product
+  at::Tensor bf16;      // the weight in bf16; undefined where products are made in its own dtype
 
-  // Takes the weight's present values into the packed copy. On the CPU in fp32 only; else nothing.
+  // Takes the weight's present values into the copy that products are made with.
   void Pack();
+  // From now on products take their operands in `dtype`: the weight's own, or kBFloat16, with sums
+  // in fp32 and gradients in fp32. Packs.
+  void MultiplyIn(c10::ScalarType dtype);
 };
 
 // x [N, inputs] -> [N, outputs]. In the backward pass the gradient of the weight (a leaf) is added
@@ -39,6 +47,24 @@ at::Tensor Embedding(const at::Tensor& weight, const at::Tensor& token_ids);
 // x [N, dim] / rms(x) * weight [dim].
 at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double epsilon);
 
+// Cosines and sines of the rotary embedding by position: the table of the fused operators, and for
+// the composed ones the same numbers on the device. Thread-safe.
+class Rotary {
+ public:
+  // `inverse_frequencies`: head_dim / 2; positions below `max_positions`.
+  Rotary(const std::vector<float>& inverse_frequencies, int64_t max_positions);
+  const RotaryTable& table() const { return table_; }
+  // [N, 1, head_dim] for positions (int64 [N]): cosines, then sines. In `dtype`; always on the same
+  // device.
+  at::Tensor Rows(const at::Tensor& positions, c10::ScalarType dtype) const;
+
+ private:
+  RotaryTable table_;
+  int64_t head_dim_, max_positions_;
+  mutable std::once_flag once_;
+  mutable at::Tensor rows_;  // [max_positions, 1, head_dim], made when first asked for
+};
+
 // What turns the columns of `qkv` [N, …] from `first` on into query or key heads.
 struct HeadColumns {
   int64_t first;
@@ -49,7 +75,7 @@ struct HeadColumns {
 // The heads [N, heads, head_dim], normalised with `norm` [head_dim] (undefined: not) and rotated by
 // `positions` (int64 [N]).
 at::Tensor NormRotate(const at::Tensor& qkv, const HeadColumns& columns, const at::Tensor& norm,
-                      double epsilon, const at::Tensor& positions, const RotaryTable& table);
+                      double epsilon, const at::Tensor& positions, const Rotary& rotary);
 
 // gate_up [N, 2 dim] -> silu(gate) * up, [N, dim].
 at::Tensor SwiGlu(const at::Tensor& gate_up);

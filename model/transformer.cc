@@ -39,11 +39,30 @@ void Transformer::ForEachParameter(F f) {
     f(lm_head_.weight, "lm_head.weight", std::vector<int64_t>{c.vocab_size, c.hidden_size});
 }
 
+template <typename F>
+void Transformer::ForEachProjection(F f) {
+  for (Layer& layer : layers_) {
+    for (Projection* p : {&layer.qkv, &layer.o, &layer.gate_up, &layer.down}) f(*p);
+  }
+  f(lm_head_);
+}
+
+namespace {
+
+// Where the values of `flat` are on the host: itself, or memory of its size.
+at::Tensor HostTwin(const at::Tensor& flat) {
+  if (flat.is_cpu() && flat.scalar_type() == at::kFloat) return flat;
+  return at::empty(flat.sizes(), at::TensorOptions(at::kFloat).pinned_memory(flat.is_cuda()));
+}
+
+}  // namespace
+
 Transformer::Transformer(const ModelConfig& config, c10::Device device, c10::ScalarType dtype)
     : config_(config),
       layout_(config),
       rotary_(config.RopeInverseFrequencies(), config.context_length) {
   flat_ = at::empty({layout_.size()}, at::TensorOptions(device).dtype(dtype));
+  master_ = HostTwin(flat_);
   layers_.resize(static_cast<size_t>(config.num_layers));
   ForEachParameter(
       [this](at::Tensor& parameter, const std::string& first, const std::vector<int64_t>& shape) {
@@ -83,20 +102,23 @@ void Transformer::EnableGradients() {
   if (config_.tie_word_embeddings) lm_head_.weight = embedding_;
 }
 
+const at::Tensor& Transformer::HostGradients() {
+  if (!host_grad_.defined()) host_grad_ = HostTwin(flat_grad_);
+  if (!host_grad_.is_same(flat_grad_)) host_grad_.copy_(flat_grad_);
+  return host_grad_;
+}
+
 void Transformer::ZeroGradients() { flat_grad_.zero_(); }
 
 void Transformer::UpdateParameters(const std::function<void(float*)>& write) {
-  if (flat_.is_cpu() && dtype() == at::kFloat) {
-    write(flat_.mutable_data_ptr<float>());
-  } else {
-    at::Tensor host = flat_.to(at::kCPU, at::kFloat);
-    write(host.mutable_data_ptr<float>());
-    flat_.copy_(host);
-  }
-  for (Layer& layer : layers_) {
-    for (Projection* p : {&layer.qkv, &layer.o, &layer.gate_up, &layer.down}) p->Pack();
-  }
-  lm_head_.Pack();
+  write(master_.mutable_data_ptr<float>());
+  if (!master_.is_same(flat_)) flat_.copy_(master_);
+  ForEachProjection([](Projection& p) { p.Pack(); });
+}
+
+void Transformer::MultiplyIn(c10::ScalarType dtype) {
+  products_ = dtype;
+  ForEachProjection([dtype](Projection& p) { p.MultiplyIn(dtype); });
 }
 
 at::Tensor Transformer::LayerOutput(int64_t index, const at::Tensor& x, const at::Tensor& positions,

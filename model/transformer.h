@@ -22,8 +22,9 @@
 namespace e3 {
 
 // Holds the parameters as views of one flat tensor, fp32 unless told otherwise, in the order of
-// ParameterLayout. Forward passes are const and thread-safe as long as nobody writes the
-// parameters.
+// ParameterLayout; elsewhere than on the CPU beside their fp32 master copy on the host, which
+// optimizers and checkpoints work with. Forward passes are const and thread-safe as long as nobody
+// writes the parameters.
 class Transformer {
  public:
   // Parameters are not initialised. On the CPU in fp32 the fused operators compute; elsewhere, and
@@ -57,18 +58,23 @@ class Transformer {
   const ModelConfig& config() const { return config_; }
   const ParameterLayout& layout() const { return layout_; }
   c10::ScalarType dtype() const { return flat_.scalar_type(); }
-  // All parameters of an fp32 model on the CPU; layout().size() floats.
-  const float* parameters() const { return flat_.const_data_ptr<float>(); }
-  // Lets `write` change the parameters (in place, or a copy that goes to the device afterwards),
-  // then packs the products' copies again.
+  // The master copy of all parameters: fp32 [layout().size()] on the CPU.
+  const at::Tensor& master() const { return master_; }
+  const float* parameters() const { return master_.const_data_ptr<float>(); }
+  // Lets `write` change the master copy in place, then brings what is made of it up to date: the
+  // parameters on the device and the products' own copies.
   void UpdateParameters(const std::function<void(float*)>& write);
+  // The dtype of the operands of products, kFloat (as at first) or kBFloat16; sums, and all that is
+  // no product, stay as they are.
+  void MultiplyIn(c10::ScalarType dtype);
+  c10::ScalarType products() const { return products_; }
 
   // Makes the parameters differentiable, with gradients accumulated into one flat tensor in the
   // same order. Once.
   void EnableGradients();
-  float* gradients() { return flat_grad_.mutable_data_ptr<float>(); }
-  const at::Tensor& flat_parameters() const { return flat_; }
   const at::Tensor& flat_gradients() const { return flat_grad_; }
+  // fp32 on the CPU: the gradients themselves, or a copy that the next call overwrites.
+  const at::Tensor& HostGradients();
   void ZeroGradients();
 
   // Called in the backward passes of forward passes that begin while it is set (empty: no more), as
@@ -96,13 +102,20 @@ class Transformer {
   // The backward pass reaches `x`, the input of a layer, when the layer's gradients are complete.
   void WatchGradients(int64_t layer, const at::Tensor& x) const;
 
+  // Runs `f` on every product's weights.
+  template <typename F>
+  void ForEachProjection(F f);
+
   ModelConfig config_;
   ParameterLayout layout_;
   at::Tensor flat_, flat_grad_;
+  // fp32 on the host, in memory that a GPU can reach; on the CPU in fp32 the flat ones themselves.
+  at::Tensor master_, host_grad_;
+  c10::ScalarType products_ = c10::kFloat;
   at::Tensor embedding_, norm_;
   Projection lm_head_;
   std::vector<Layer> layers_;
-  RotaryTable rotary_;
+  Rotary rotary_;
   LayerGradients on_layer_gradients_;
 };
 

@@ -1,9 +1,9 @@
-// bench_learner MODEL SEQUENCES TOKENS [recompute]: one update (forward, backward, clipped AdamW
-// step) on SEQUENCES of TOKENS as one JSON line, with activation checkpointing if asked for;
+// bench_learner MODEL: one update on rollouts of given lengths as one JSON line;
 // bench/learner/run.py puts it beside its peers.
 //
 // The ceilings are the matrix products of the same step alone, at the same rows, in this run
 // (processors differ): this project's, and LibTorch's.
+#include <ATen/core/grad_mode.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/linear.h>
 #include <ATen/ops/mm.h>
@@ -13,10 +13,14 @@
 #include <cstdlib>
 #include <functional>
 #include <iostream>
+#include <string>
+#include <utility>
 #include <vector>
 
-#include "learner/token_logprobs.h"
+#include "CLI/CLI.hpp"
+#include "learner/memory_need.h"
 #include "learner/trainer.h"
+#include "model/device.h"
 #include "model/log_softmax.h"
 #include "model/transformer.h"
 #include "nlohmann/json.hpp"
@@ -59,37 +63,33 @@ std::vector<Shape> Products(const ModelConfig& c) {
           {c.vocab_size, c.hidden_size, 1}};
 }
 
-// Seconds of a step's products: forward (again, where `recompute` says so) and both gradients.
-double ProductSeconds(const ModelConfig& config, int64_t rows, bool recompute, bool packed) {
+// Seconds of a step's products: forward (again, where `recompute` says so) and both gradients;
+// LibTorch's in fp32, or this project's with operands in `dtype`.
+double ProductSeconds(const Transformer& model, int64_t rows, bool recompute, bool libtorch) {
+  at::NoGradGuard no_grad;
   double seconds = 0;
-  for (const Shape& s : Products(config)) {
+  for (const Shape& s : Products(model.config())) {
     // The head in chunks of rows, as the learner has it.
     const int64_t chunk = std::min(rows, LogitChunkRows(s.outputs));
     const int64_t forwards = s.times == 1 || recompute ? 2 : 1;
-    at::Tensor x = at::empty({chunk, s.inputs}, at::kFloat).uniform_(-1, 1);
-    at::Tensor y = at::empty({chunk, s.outputs}, at::kFloat).uniform_(-1, 1);
-    at::Tensor gradient = at::empty({s.outputs, s.inputs}, at::kFloat).zero_();
-    at::Tensor d_x = at::empty_like(x);
+    auto random = [&](int64_t n, int64_t m) {
+      return at::empty({n, m}, at::TensorOptions(model.device()).dtype(at::kFloat)).uniform_(-1, 1);
+    };
+    const at::Tensor x = random(chunk, s.inputs), d_y = random(chunk, s.outputs);
     Projection p;
-    p.weight = at::empty({s.outputs, s.inputs}, at::kFloat).uniform_(-1, 1);
+    p.weight = random(s.outputs, s.inputs);
+    p.weight.mutable_grad() = random(s.outputs, s.inputs);
+    p.MultiplyIn(model.products());
     p.Pack();
     const double one = Seconds([&] {
-      for (int64_t i = 0; i < forwards; ++i) {
-        if (packed) {
-          p.packed.Multiply(x.const_data_ptr<float>(), chunk, nullptr, y.mutable_data_ptr<float>());
-        } else {
-          at::linear(x, p.weight);
-        }
-      }
-      if (packed) {
-        ProductInputGradient(y.const_data_ptr<float>(), chunk, p.weight.const_data_ptr<float>(),
-                             s.outputs, s.inputs, d_x.mutable_data_ptr<float>());
-        AddProductWeightGradient(y.const_data_ptr<float>(), x.const_data_ptr<float>(), chunk,
-                                 s.outputs, s.inputs, gradient.mutable_data_ptr<float>());
+      for (int64_t i = 0; i < forwards; ++i) libtorch ? at::linear(x, p.weight) : Linear(x, p);
+      libtorch ? d_y.mm(p.weight) : LinearInputGradient(d_y, p);
+      if (libtorch) {
+        p.weight.mutable_grad().addmm_(d_y.t(), x);
       } else {
-        y.mm(p.weight);
-        gradient.addmm_(y.t(), x);
+        AddLinearWeightGradient(x, d_y, p);
       }
+      p.weight.grad()[0][0].item<float>();  // a GPU is done
     });
     seconds +=
         one * static_cast<double>(s.times) * static_cast<double>(rows) / static_cast<double>(chunk);
@@ -97,61 +97,88 @@ double ProductSeconds(const ModelConfig& config, int64_t rows, bool recompute, b
   return seconds;
 }
 
-int Main(int argc, char** argv) {
-  if (argc != 4 && argc != 5) {
-    std::cerr << "bench_learner MODEL SEQUENCES TOKENS [recompute]\n";
-    return 2;
+// Rollouts of [prompt, response] tokens.
+std::vector<TrainingRollout> Rollouts(const std::vector<std::pair<int64_t, int64_t>>& lengths,
+                                      int64_t vocab_size) {
+  std::vector<TrainingRollout> rollouts;
+  for (const auto& [prompt, response] : lengths) {
+    const auto s = static_cast<int64_t>(rollouts.size());
+    TrainingRollout& rollout = rollouts.emplace_back();
+    for (int64_t t = 0; t < prompt + response; ++t) {
+      (t < prompt ? rollout.sequence.prompt : rollout.sequence.response)
+          .push_back(static_cast<uint32_t>((s * 7 + t * 13) % vocab_size));
+    }
+    rollout.old_logprobs.assign(static_cast<size_t>(response), -1.0f);
+    rollout.advantage = s % 2 == 0 ? 1 : -1;
   }
-  const bool recompute = argc == 5;
-  auto model = Transformer::Load(argv[1]);
+  return rollouts;
+}
+
+int Main(int argc, char** argv) {
+  CLI::App app{"One update (forward, backward, clipped AdamW step) as one JSON line"};
+  std::string folder, device_name = "cpu";
+  int64_t micro_batch_tokens = int64_t{1} << 40;
+  bool recompute = false, bf16 = false;
+  app.add_option("model", folder, "A Hugging Face folder")->required();
+  app.add_option("--micro-batch-tokens", micro_batch_tokens, "Default: all at once");
+  app.add_flag("--recompute", recompute, "Activation checkpointing");
+  app.add_flag("--bf16", bf16, "Products take their operands in bf16");
+  app.add_option("--device", device_name, "cpu, cuda or cuda:N");
+  app.footer("The rollouts come on standard input: a JSON array of [prompt, response] tokens.");
+  CLI11_PARSE(app, argc, argv);
+  std::vector<std::pair<int64_t, int64_t>> lengths = nlohmann::json::parse(std::cin);
+  const auto device = ParseDevice(device_name);
+  auto model = device.ok() ? Transformer::Load(folder, *device) : device.status();
   if (!model.ok()) {
     std::cerr << model.status() << "\n";
     return 1;
   }
-  const ModelConfig config = (*model)->config();
-  const int64_t sequences = std::atoll(argv[2]), length = std::atoll(argv[3]);
-  std::vector<TrainingSequence> batch;
-  for (int64_t s = 0; s < sequences; ++s) {
-    TrainingSequence& sequence = batch.emplace_back();
-    for (int64_t t = 0; t <= length; ++t) {
-      (t == 0 ? sequence.prompt : sequence.response)
-          .push_back(static_cast<uint32_t>((s * 7 + t * 13) % config.vocab_size));
-    }
+  Trainer trainer(*std::move(model));
+  const ModelConfig& config = trainer.policy().config();
+  const std::vector<TrainingRollout> rollouts = Rollouts(lengths, config.vocab_size);
+
+  v1::Training training;
+  training.set_recompute_activations(recompute);
+  training.set_micro_batch_tokens(micro_batch_tokens);
+  training.set_compute_dtype(bf16 ? v1::COMPUTE_DTYPE_BF16 : v1::COMPUTE_DTYPE_FP32);
+  training.set_learning_rate(1e-6);
+  training.set_beta1(0.9);
+  training.set_beta2(0.999);
+  training.set_epsilon(1e-8);
+  training.set_max_grad_norm(1);
+  training.set_clip_low(0.2);
+  training.set_clip_high(0.2);
+  training.set_dual_clip(3);
+  std::vector<const TrainingRollout*> pointers;
+  int64_t tokens = 0, longest = 0;
+  for (const TrainingRollout& r : rollouts) {
+    pointers.push_back(&r);
+    tokens += r.sequence.length();
+    longest = std::max(longest, r.sequence.length());
   }
-  std::vector<const TrainingSequence*> pointers;
-  for (const TrainingSequence& sequence : batch) pointers.push_back(&sequence);
-  (*model)->EnableGradients();
-  AdamW optimizer(&(*model)->layout());
-  AdamWOptions options;
-  options.learning_rate = 1e-6;
-  double forward = 0, backward = 0;
-  using Clock = std::chrono::steady_clock;
-  auto since = [](Clock::time_point begin) {
-    return std::chrono::duration<double>(Clock::now() - begin).count();
-  };
-  int steps = 0;
+  const MiniBatch batch = MakeMiniBatch(pointers, training);
   const double seconds = Seconds([&] {
-    (*model)->ZeroGradients();
-    Clock::time_point begin = Clock::now();
-    TokenLogprobs forwarded = ForwardLogprobs(**model, Pack(pointers), 1.0, recompute);
-    forward += since(begin);
-    begin = Clock::now();
-    (forwarded.logprobs.sum() * (-1.0 / static_cast<double>(sequences * length))).backward();
-    backward += since(begin);
-    OptimizerStep(**model, optimizer, options, 1.0);
-    ++steps;
+    if (absl::Status done = trainer.Update(batch, training, 1).status(); !done.ok()) {
+      std::cerr << done << "\n";
+      std::exit(1);
+    }
   });
-  const double peak = PeakMiB();
-  const int64_t rows = sequences * length;
-  const double tokens = static_cast<double>(rows);
-  std::cout << nlohmann::ordered_json{{"tokens_per_second", tokens / seconds},
-                                      {"forward", forward / steps / seconds},
-                                      {"backward", backward / steps / seconds},
+
+  const bool on_gpu = !device->is_cpu();
+  const double peak =
+      on_gpu ? static_cast<double>(PeakDeviceMemory(*device)) / (1 << 20) : PeakMiB();
+  const int64_t rows = std::min(tokens, micro_batch_tokens);
+  training.set_micro_batch_tokens(rows);
+  const MemoryNeed need =
+      ComputeMemoryNeed(on_gpu ? MemoryOf::kGpu : MemoryOf::kHost, config, training, longest);
+  auto rate = [&](bool libtorch) {
+    return static_cast<double>(rows) / ProductSeconds(trainer.policy(), rows, recompute, libtorch);
+  };
+  std::cout << nlohmann::ordered_json{{"tokens_per_second", static_cast<double>(tokens) / seconds},
                                       {"peak_mib", peak},
-                                      {"packed_products",
-                                       tokens / ProductSeconds(config, rows, recompute, true)},
-                                      {"libtorch_products",
-                                       tokens / ProductSeconds(config, rows, recompute, false)}}
+                                      {"needed_mib", need.total() >> 20},
+                                      {"own_products", rate(false)},
+                                      {"libtorch_products", rate(true)}}
                    .dump()
             << std::endl;
   return 0;

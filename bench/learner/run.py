@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""The learner's update against transformers + torch AdamW and the ceiling of the matrix products, in one run: `make bench-learner`.
+"""The learner's update against transformers or PyTorch with AdamW, and the ceiling of the matrix products, in one run: `make bench-learner`.
 
-SmolLM2-135M, fp32, two threads, 4 sequences of 256 tokens, with and without activation checkpointing; then the starter model on 64 sequences of 96
-tokens, against a plain PyTorch update. Every program gets the machine to itself, one after the other; the peak of memory is its process's.
+SmolLM2-135M, fp32, two threads, 4 sequences of 256 tokens, with and without activation checkpointing. Then the starter model: on 64 sequences of 96 tokens,
+against one batch of them in plain PyTorch; and on 512 rollouts that it generates in this run, against the prototype's way (micro-batches of 8 rollouts, sorted
+by length and padded). Every program gets the machine to itself, one after the other; the peak of memory is its process's. Tokens are those of prompts and
+responses; padding does not count. bf16 rows are on processors that multiply in it.
 """
 import json
 import os
@@ -12,24 +14,42 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PYTHON = ROOT / ".deps/parity/bin/python"
+STARTER, SMOLLM2 = ROOT / "deploy/models/countdown-starter", ROOT / ".deps/models/smollm2"
 ENV = dict(os.environ, OMP_NUM_THREADS="2", HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error")
 ENV.pop("OMP_WAIT_POLICY", None)
 
 
-def line(*command, **more):
-    p = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=dict(ENV, **more))
+def output(lines, *command, **more):
+    p = subprocess.run(list(map(str, command)), input=lines, capture_output=True, text=True, env=dict(ENV, **more))
     if p.returncode != 0:
         sys.exit(f"bench-learner: {' '.join(map(str, command))} failed:\n{p.stderr[-2000:]}")
-    return json.loads([l for l in p.stdout.splitlines() if l.startswith("{")][-1])
+    return [json.loads(line) for line in p.stdout.splitlines() if line.startswith("{")]
 
 
-print("| model | checkpointing | e3, tok/s | peer | x | packed products | of it | LibTorch's products | forward | backward | peak MiB | peer |")
-print("| --- | --- " + "| ---: " * 10 + "|")
-for name, folder, peer, sequences, tokens in (("SmolLM2-135M", ROOT / ".deps/models/smollm2", "transformers_peer.py", 4, 256),
-                                              ("starter", ROOT / "deploy/models/countdown-starter", "starter_peer.py", 64, 96)):
-    for recompute in ([], ["recompute"]):
-        o = line(ROOT / "build/bin/bench_learner", folder, sequences, tokens, *recompute, GOMP_SPINCOUNT="10000")
-        t = line(PYTHON, ROOT / "bench/learner" / peer, folder, sequences, tokens, *recompute)
-        print(f"| {name} | {'yes' if recompute else 'no'} | {o['tokens_per_second']:.0f} | {t['tokens_per_second']:.0f} | {o['tokens_per_second'] / t['tokens_per_second']:.2f} | "
-              f"{o['packed_products']:.0f} | {o['tokens_per_second'] / o['packed_products']:.2f} | {o['libtorch_products']:.0f} | {o['forward']:.0%} | {o['backward']:.0%} | "
-              f"{o['peak_mib']:.0f} | {t['peak_mib']:.0f} |", flush=True)
+def rollout_lengths():
+    """[prompt, response] tokens of 32 puzzles x 16 rollouts within 256 tokens."""
+    puzzles = [f"Numbers {a} {b} {c} Target {a * b + c} <think>" for a, b, c in ((2 + i % 5, 3 + i // 8, 1 + i % 7) for i in range(32))]
+    requests = "".join(json.dumps(dict(prompt=p)) + "\n" for p in puzzles)
+    generated = output(requests, ROOT / "build/bin/e3", "generate", "--model", STARTER, "--samples", 16, "--budget", 256)
+    return [[7, len(g["token_ids"])] for g in generated]
+
+
+def bf16():
+    return " avx512_bf16" in pathlib.Path("/proc/cpuinfo").read_text()
+
+
+print("| model | checkpointing | e3, tok/s | peer | x | its products | of it | LibTorch's fp32 products | peak MiB | peer |")
+print("| --- | --- " + "| ---: " * 8 + "|")
+for name, model, peer, lengths, options in (
+        ("SmolLM2-135M", SMOLLM2, "transformers_peer.py", [[1, 256]] * 4, []),
+        ("starter", STARTER, "starter_peer.py", [[1, 96]] * 64, []),
+        ("starter, rollouts", STARTER, "starter_peer.py", rollout_lengths(), ["--micro-batch", 8])):
+    text = json.dumps(lengths)
+    for recompute in ([], ["--recompute"]):
+        (t,) = output(text, PYTHON, ROOT / "bench/learner" / peer, model, *options, *recompute)
+        for dtype in ([], ["--bf16"]) if bf16() else ([],):
+            micro_batch = ["--micro-batch-tokens", 4096] if options else []
+            (o,) = output(text, ROOT / "build/bin/bench_learner", model, *micro_batch, *recompute, *dtype, GOMP_SPINCOUNT="10000")
+            print(f"| {name}{', bf16' if dtype else ''} | {'yes' if recompute else 'no'} | {o['tokens_per_second']:.0f} | {t['tokens_per_second']:.0f} | "
+                  f"{o['tokens_per_second'] / t['tokens_per_second']:.2f} | {o['own_products']:.0f} | {o['tokens_per_second'] / o['own_products']:.2f} | "
+                  f"{o['libtorch_products']:.0f} | {o['peak_mib']:.0f} | {t['peak_mib']:.0f} |", flush=True)

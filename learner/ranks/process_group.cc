@@ -1,5 +1,6 @@
 #include "learner/ranks/process_group.h"
 
+#include <ATen/ops/ones.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <string.h>
@@ -12,12 +13,16 @@
 #include <thread>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
+#ifdef E3_CUDA
+#include <torch/csrc/distributed/c10d/ProcessGroupNCCL.hpp>
+#endif
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "services/runtime/files.h"
 #include "services/runtime/status_macros.h"
+#include "services/runtime/stopwatch.h"
 
 namespace e3 {
 namespace {
@@ -62,24 +67,53 @@ class StoreServer final : public Rendezvous {
   c10::intrusive_ptr<c10d::TCPStore> store_;
 };
 
+c10::intrusive_ptr<c10d::Backend> MakeGloo(const c10::intrusive_ptr<c10d::TCPStore>& store,
+                                           const GroupOptions& options) {
+  auto gloo = c10d::ProcessGroupGloo::Options::create(Milliseconds(kJoinSeconds));
+  gloo->devices.push_back(c10d::ProcessGroupGloo::createDeviceForHostname(options.host));
+  gloo->threads = 2;
+  auto group = c10::make_intrusive<c10d::ProcessGroupGloo>(store, options.rank, options.size, gloo);
+  group->setTimeout(Milliseconds(options.timeout_seconds));
+  return group;
+}
+
+c10::intrusive_ptr<c10d::Backend> MakeNccl(
+    [[maybe_unused]] const c10::intrusive_ptr<c10d::TCPStore>& store,
+    [[maybe_unused]] const GroupOptions& options) {
+#ifdef E3_CUDA
+  // Time-outs and lost ranks are this file's business; the library's own watchdogs would end the
+  // process.
+  setenv("TORCH_NCCL_ASYNC_ERROR_HANDLING", "0", /*overwrite=*/0);
+  setenv("TORCH_NCCL_ENABLE_MONITORING", "0", 0);
+  setenv("TORCH_NCCL_DUMP_ON_TIMEOUT", "0", 0);
+  auto nccl = c10d::ProcessGroupNCCL::Options::create();
+  nccl->timeout = Milliseconds(options.timeout_seconds);
+  return c10::make_intrusive<c10d::ProcessGroupNCCL>(
+      c10::make_intrusive<c10d::PrefixStore>("nccl", store), options.rank, options.size, nccl);
+#else
+  return nullptr;
+#endif
+}
+
 class ProcessGroup final : public Collectives {
  public:
-  ProcessGroup(c10::intrusive_ptr<c10d::TCPStore> store, const GroupOptions& options)
-      : options_(options) {
-    auto gloo = c10d::ProcessGroupGloo::Options::create(Milliseconds(kJoinSeconds));
-    gloo->devices.push_back(c10d::ProcessGroupGloo::createDeviceForHostname(options.host));
-    gloo->threads = 2;
-    group_ = c10::make_intrusive<c10d::ProcessGroupGloo>(store, options.rank, options.size, gloo);
-    group_->setTimeout(Milliseconds(options.timeout_seconds));
+  ProcessGroup(const c10::intrusive_ptr<c10d::TCPStore>& store, const GroupOptions& options)
+      : options_(options), gloo_(MakeGloo(store, options)) {
+    if (options.device.is_cuda()) nccl_ = MakeNccl(store, options);
   }
 
-  // The group's own destructor waits for operations that run, up to their time-out where a rank has
+  // The groups' own destructors wait for operations that run, up to their time-out where a rank has
   // stalled: nobody else should.
   ~ProcessGroup() override {
     if (failed_.ok()) return;
-    std::thread([group = std::move(group_), work = std::move(work_),
+    std::thread([gloo = std::move(gloo_), nccl = std::move(nccl_), work = std::move(work_),
                  tensors = std::move(tensors_)]() mutable {
-      group.reset();
+      try {
+        if (nccl != nullptr) nccl->abort();
+      } catch (const std::exception&) {  // it is lost either way
+      }
+      nccl.reset();
+      gloo.reset();
     }).detach();
   }
 
@@ -87,29 +121,27 @@ class ProcessGroup final : public Collectives {
   int size() const override { return options_.size; }
 
   void StartAllReduce(const at::Tensor& values) override {
-    Start({values}, [&](std::vector<at::Tensor>& tensors) { return group_->allreduce(tensors); });
+    Start(values, [](c10d::Backend& backend, std::vector<at::Tensor>& tensors) {
+      return backend.allreduce(tensors);
+    });
   }
 
   void StartBroadcast(const at::Tensor& values, int root) override {
-    Start({values}, [&](std::vector<at::Tensor>& tensors) {
+    Start(values, [root](c10d::Backend& backend, std::vector<at::Tensor>& tensors) {
       c10d::BroadcastOptions broadcast;
       broadcast.rootRank = root;
-      return group_->broadcast(tensors, broadcast);
+      return backend.broadcast(tensors, broadcast);
     });
   }
 
   absl::Status Wait() override {
-    for (c10::intrusive_ptr<c10d::Work>& work : work_) {
-      while (failed_.ok()) {
-        try {
-          work->wait(kLook);
-          break;
-        } catch (const std::exception& e) {
-          // The operation failed; or it takes longer than a look, and may have ended meanwhile.
-          if (work->isCompleted() && work->isSuccess()) break;
-          if (work->isCompleted()) Fail(e.what());
-          if (abandoned_) Fail("given up");
-        }
+    const Stopwatch waiting;
+    for (size_t i = 0; i < work_.size(); ++i) {
+      const bool on_gpu = tensors_[i][0].is_cuda();
+      while (failed_.ok() && !(on_gpu ? EndedOnGpu(*work_[i]) : Ended(*work_[i]))) {
+        if (abandoned_) Fail("given up");
+        // Gloo looks at the clock itself.
+        if (on_gpu && waiting.Seconds() > options_.timeout_seconds) Fail("timed out");
       }
     }
     if (!failed_.ok()) return failed_;
@@ -122,14 +154,42 @@ class ProcessGroup final : public Collectives {
 
  private:
   template <typename F>
-  void Start(std::vector<at::Tensor> tensors, F begin) {
+  void Start(const at::Tensor& values, F begin) {
     if (!failed_.ok()) return;
     try {
-      tensors_.push_back(std::move(tensors));
-      work_.push_back(begin(tensors_.back()));
+      tensors_.push_back({values});
+      work_.push_back(begin(values.is_cuda() ? *nccl_ : *gloo_, tensors_.back()));
     } catch (const std::exception& e) {
       Fail(e.what());
     }
+  }
+
+  // Whether it has ended, looking for a while.
+  bool Ended(c10d::Work& work) {
+    try {
+      work.wait(kLook);
+      return true;
+    } catch (const std::exception& e) {
+      // The operation failed; or it takes longer than a look, and may have ended meanwhile.
+      if (!work.isCompleted()) return false;
+      if (!work.isSuccess()) Fail(e.what());
+      return true;
+    }
+  }
+
+  // NCCL's wait() only orders streams: whether the GPU has done it must be asked.
+  bool EndedOnGpu(c10d::Work& work) {
+    try {
+      if (!work.isCompleted()) {
+        std::this_thread::sleep_for(std::chrono::microseconds(50));
+        return false;
+      }
+      if (work.exception() != nullptr) std::rethrow_exception(work.exception());
+      work.wait();
+    } catch (const std::exception& e) {
+      Fail(e.what());
+    }
+    return true;
   }
   void Fail(const char* why) {
     if (!failed_.ok()) return;
@@ -138,7 +198,7 @@ class ProcessGroup final : public Collectives {
   }
 
   GroupOptions options_;
-  c10::intrusive_ptr<c10d::ProcessGroupGloo> group_;
+  c10::intrusive_ptr<c10d::Backend> gloo_, nccl_;  // nccl_ of ranks on GPUs
   std::vector<c10::intrusive_ptr<c10d::Work>> work_;
   std::vector<std::vector<at::Tensor>> tensors_;
   absl::Status failed_;
@@ -169,8 +229,14 @@ absl::StatusOr<std::unique_ptr<Collectives>> JoinGroup(const GroupOptions& o) {
     options.isServer = false;
     options.waitWorkers = false;
     options.timeout = Milliseconds(kJoinSeconds);
-    return std::make_unique<ProcessGroup>(
+    auto group = std::make_unique<ProcessGroup>(
         c10::make_intrusive<c10d::TCPStore>(o.store_host, options), o);
+    if (o.device.is_cuda()) {  // NCCL connects in the first operation
+      const at::Tensor one = at::ones({1}, at::TensorOptions(o.device));
+      group->StartAllReduce(one);
+      E3_RETURN_IF_ERROR(group->Wait());
+    }
+    return group;
   } catch (const std::exception& e) {
     return absl::UnavailableError(
         absl::StrCat("rank ", o.rank, " of ", o.size, " could not enter its group (store at ",

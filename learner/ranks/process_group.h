@@ -1,6 +1,8 @@
-// Collectives over c10d's Gloo back end.
+// Collectives over c10d: its Gloo back end for tensors on the CPU, NCCL for those on GPUs.
 #ifndef E3_LEARNER_RANKS_PROCESS_GROUP_H_
 #define E3_LEARNER_RANKS_PROCESS_GROUP_H_
+
+#include <c10/core/Device.h>
 
 #include <memory>
 #include <string>
@@ -24,7 +26,8 @@ struct GroupOptions {
   int store_port = 0;
   std::string host;  // by which the other ranks reach this one
   int rank = 0, size = 1;
-  double timeout_seconds = 3600;  // for an operation
+  c10::Device device = c10::kCPU;  // of this rank's gradients; all ranks have a GPU or none has
+  double timeout_seconds = 3600;   // for an operation
 };
 
 // Enters the group; waits for all ranks. Unavailable when one does not come within half a minute.

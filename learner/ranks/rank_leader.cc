@@ -105,6 +105,7 @@ absl::Status RankLeader::Named(size_t worker, const grpc::Status& status) const 
 }
 
 absl::StatusOr<std::unique_ptr<RankLeader>> RankLeader::Form(const RankOptions& options,
+                                                             c10::Device device,
                                                              const std::string& group,
                                                              const std::function<bool()>& stop) {
   std::unique_ptr<RankLeader> leader(new RankLeader);
@@ -140,7 +141,7 @@ absl::StatusOr<std::unique_ptr<RankLeader>> RankLeader::Form(const RankOptions& 
       [&]() -> absl::Status {
         E3_ASSIGN_OR_RETURN(std::unique_ptr<Collectives> joined,
                             JoinGroup({options.host, leader->rendezvous_->port(), options.host, 0,
-                                       size, options.timeout_seconds}));
+                                       size, device, options.timeout_seconds}));
         std::lock_guard<std::mutex> lock(leader->mutex_);
         leader->collectives_ = std::move(joined);
         return absl::OkStatus();

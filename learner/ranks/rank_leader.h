@@ -29,9 +29,10 @@ struct RankOptions {
 // that differ) has a code that is not transient. After any error the group is of no use.
 class RankLeader {
  public:
-  // Lets every worker join a new group, called `group`. Waits for workers that are not there yet,
-  // until `stop` says so or five minutes have passed.
+  // Lets every worker join a new group, called `group`, whose rank 0 computes on `device`. Waits
+  // for workers that are not there yet, until `stop` says so or five minutes have passed.
   static absl::StatusOr<std::unique_ptr<RankLeader>> Form(const RankOptions& options,
+                                                          c10::Device device,
                                                           const std::string& group,
                                                           const std::function<bool()>& stop);
 

@@ -45,8 +45,8 @@ grpc::Status RankWorker::Join(grpc::ServerContext*, const v1::JoinRequest* r, v1
   std::lock_guard<std::mutex> lock(mutex_);
   Leave();
   group_ = r->group();
-  absl::StatusOr<std::unique_ptr<Collectives>> joined =
-      JoinGroup({r->store_host(), r->store_port(), host_, r->rank(), r->size(), r->timeout()});
+  absl::StatusOr<std::unique_ptr<Collectives>> joined = JoinGroup(
+      {r->store_host(), r->store_port(), host_, r->rank(), r->size(), device_, r->timeout()});
   if (!joined.ok()) return Done(joined.status());
   Log("info", "joined", {{"group", group_}, {"rank", r->rank()}, {"size", r->size()}});
   std::lock_guard<std::mutex> pointer_lock(collectives_mutex_);
@@ -56,7 +56,7 @@ grpc::Status RankWorker::Join(grpc::ServerContext*, const v1::JoinRequest* r, v1
 
 absl::Status RankWorker::Receive(const v1::ReceiveStateRequest& r) {
   E3_ASSIGN_OR_RETURN(ModelConfig config, ModelConfig::Load(r.model()));
-  trainer_ = std::make_unique<Trainer>(std::make_unique<Transformer>(config));
+  trainer_ = std::make_unique<Trainer>(std::make_unique<Transformer>(config, device_));
   E3_ASSIGN_OR_RETURN(TrainerState state,
                       BroadcastState(*collectives_, trainer_->policy().layout().size(), nullptr));
   state.updates = r.updates();

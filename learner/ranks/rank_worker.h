@@ -15,8 +15,8 @@ namespace e3 {
 
 class RankWorker final : public v1::TrainerRank::Service {
  public:
-  // `host`: by which the other ranks reach this process.
-  explicit RankWorker(std::string host) : host_(std::move(host)) {}
+  // `host`: by which the other ranks reach this process; `device`: where it computes.
+  RankWorker(std::string host, c10::Device device) : host_(std::move(host)), device_(device) {}
 
   grpc::Status Join(grpc::ServerContext*, const v1::JoinRequest* request, v1::JoinReply*) override;
   grpc::Status ReceiveState(grpc::ServerContext*, const v1::ReceiveStateRequest* request,
@@ -40,6 +40,7 @@ class RankWorker final : public v1::TrainerRank::Service {
   absl::Status CheckGroup(const std::string& group, bool needs_state) const;
 
   const std::string host_;
+  const c10::Device device_;
   std::mutex mutex_;  // one call at a time
   std::string group_;
   std::mutex collectives_mutex_;  // of the pointer, for who makes the call at hand give up

@@ -13,6 +13,7 @@
 #include "learner/memory_need.h"
 #include "learner/service/step_metrics.h"
 #include "learner/service/summary.h"
+#include "model/device.h"
 #include "services/runtime/files.h"
 #include "services/runtime/log.h"
 #include "services/runtime/metrics.h"
@@ -64,7 +65,8 @@ absl::Status LearnerJob::Load() {
   epoch_ = record.epoch();
 
   E3_ASSIGN_OR_RETURN(encoder_, PromptEncoder::Load(spec_.model()));
-  E3_ASSIGN_OR_RETURN(std::unique_ptr<Transformer> policy, Transformer::Load(spec_.model()));
+  E3_ASSIGN_OR_RETURN(std::unique_ptr<Transformer> policy,
+                      Transformer::Load(spec_.model(), environment_.device));
   collector_ = std::make_unique<RolloutCollector>(environment_.pool, environment_.rewards, &spec_,
                                                   encoder_.get(), policy->config().context_length);
   std::optional<Checkpoint> checkpoint;
@@ -152,9 +154,9 @@ absl::StatusOr<v1::CollectedBatch> LearnerJob::StoredOrCollected(const v1::RunSt
 
 absl::Status LearnerJob::JoinRanks(const Stop& stop) {
   if (environment_.ranks.workers.empty() || ranks_ != nullptr) return absl::OkStatus();
-  E3_ASSIGN_OR_RETURN(
-      std::unique_ptr<RankLeader> ranks,
-      RankLeader::Form(environment_.ranks, absl::StrCat(id_, "/", epoch_, "/", ++groups_), stop));
+  E3_ASSIGN_OR_RETURN(std::unique_ptr<RankLeader> ranks,
+                      RankLeader::Form(environment_.ranks, environment_.device,
+                                       absl::StrCat(id_, "/", epoch_, "/", ++groups_), stop));
   E3_ASSIGN_OR_RETURN(TrainerState state, trainer_->State(/*copy=*/false));
   E3_RETURN_IF_ERROR(ranks->SendState(state, trainer_->policy().layout().size(), spec_.model()));
   ranks_ = std::move(ranks);
@@ -165,11 +167,17 @@ absl::Status LearnerJob::JoinRanks(const Stop& stop) {
 absl::Status LearnerJob::BeginStage(const v1::RunStageRequest& request) {
   const v1::Training& training = request.training();
   const ModelConfig& model = trainer_->policy().config();
-  const int64_t longest =
-      std::min(spec_.prompting().max_prompt_tokens() + request.budget(), model.context_length);
-  E3_RETURN_IF_ERROR(CheckMemory(model, training, longest, AvailableMemory()));
-  Log("info", "memory of an update",
-      {{"job", id_}, {"need", ComputeMemoryNeed(model, training, longest).Describe()}});
+  const int64_t longest = LongestSequence(model, spec_, request.budget());
+  const bool on_gpu = environment_.device.is_cuda();
+  auto check = [&](MemoryOf memory, int64_t available) {
+    Log("info", "memory of an update",
+        {{"job", id_}, {"need", ComputeMemoryNeed(memory, model, training, longest).Describe()}});
+    return CheckMemory(memory, model, training, longest, available);
+  };
+  E3_RETURN_IF_ERROR(check(on_gpu ? MemoryOf::kHostOfGpu : MemoryOf::kHost, AvailableMemory()));
+  if (on_gpu) {
+    E3_RETURN_IF_ERROR(check(MemoryOf::kGpu, AvailableDeviceMemory(environment_.device)));
+  }
   if (ranks_ != nullptr) {
     consistent_ = false;  // until all ranks have begun
     E3_RETURN_IF_ERROR(ranks_->BeginStage(training.fresh_optimizer(), training.reset_reference()));
@@ -203,6 +211,8 @@ absl::Status LearnerJob::RunStage(const v1::RunStageRequest& request, const Stop
   if (steps_done_ < last) E3_RETURN_IF_ERROR(JoinRanks(stop));
   if (steps_done_ == first && steps_done_ < last) E3_RETURN_IF_ERROR(BeginStage(request));
   if (steps_done_ < last) {
+    peak_flops_ = PeakFlops(environment_.device, ProductType(training)) *
+                  static_cast<double>(environment_.ranks.workers.size() + 1);
     E3_RETURN_IF_ERROR(PublishWeights(training));
     BatchPipeline pipeline(steps_done_ + 1, last, training.max_staleness(),
                            [&](uint64_t step, const Stop& stopped) {
@@ -238,7 +248,7 @@ absl::StatusOr<v1::StepRecord> LearnerJob::RunStep(const v1::RunStageRequest& re
   Stopwatch updating;
   E3_RETURN_IF_ERROR(UpdatePolicy(request, batch, &metrics));
   metrics["update_seconds"] = updating.Seconds();
-  metrics["mfu"] = metrics["update_flops"] / updating.Seconds() / environment_.peak_flops;
+  metrics["mfu"] = metrics["update_flops"] / updating.Seconds() / peak_flops_;
   steps_done_ = step;
 
   Stopwatch publishing;

@@ -32,7 +32,7 @@ struct LearnerEnvironment {
   RewardClient* rewards;
   std::string jobs_folder;  // default parent of the jobs' output folders
   RankOptions ranks;        // without workers: this process learns alone
-  double peak_flops = 0;    // what the processors of all ranks could make, measured
+  c10::Device device = c10::kCPU;
 };
 
 // Not thread-safe.
@@ -114,6 +114,7 @@ class LearnerJob {
   std::unique_ptr<Trainer> trainer_;
   std::unique_ptr<RolloutCollector> collector_;
   int64_t skipped_ = 0;                // updates in a row
+  double peak_flops_ = 0;              // of all ranks, with the stage's products
   std::unique_ptr<EventFile> events_;  // from the first step on
   uint64_t epoch_ = 0, term_ = 0;
   int groups_ = 0;  // of ranks, formed by this life of the job

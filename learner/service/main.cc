@@ -1,12 +1,13 @@
 // e3-learner: trains the policy.
 #include <ATen/Parallel.h>
 
+#include <iostream>
 #include <thread>
 
 #include "CLI/CLI.hpp"
-#include "learner/flops.h"
 #include "learner/ranks/rank_worker.h"
 #include "learner/service/learner_service.h"
+#include "model/device.h"
 #include "model/numerics_check.h"
 #include "services/runtime/log.h"
 #include "services/runtime/server_process.h"
@@ -31,6 +32,9 @@ int main(int argc, char** argv) {
   app.add_option("--threads", threads, "Threads of the model; 0: one a core")
       ->check(CLI::Range(0, 256))
       ->capture_default_str();
+  std::string device_name = "cpu";
+  app.add_option("--device", device_name, "Where updates are computed: cpu, cuda or cuda:N")
+      ->capture_default_str();
   bool worker = false;
   e3::RankOptions ranks;
   app.add_flag(
@@ -51,12 +55,17 @@ int main(int argc, char** argv) {
       ->capture_default_str()
       ->check(CLI::PositiveNumber);
   CLI11_PARSE(app, argc, argv);
+  auto device = e3::ParseDevice(device_name);
+  if (!device.ok()) {
+    std::cerr << "e3-learner: --device: " << device.status().message() << "\n";
+    return 1;
+  }
   e3::ServerProcess process(worker ? "learner-rank" : "learner", flags);
   at::set_num_threads(
       threads > 0 ? threads : static_cast<int>(std::max(1u, std::thread::hardware_concurrency())));
   e3::ReportStartupCheck("numerics", e3::CheckNumerics());
   if (worker) {
-    e3::RankWorker service(ranks.host);
+    e3::RankWorker service(ranks.host, *device);
     return process.Run({&service}, [&] { service.Drain(); });
   }
   auto store = e3::Store::Open(state + "/db");
@@ -67,9 +76,8 @@ int main(int argc, char** argv) {
   }
   e3::RolloutPool pool(rollout_servers);
   e3::RewardClient rewards(reward_service);
-  // Of every rank, taken to be like this one.
-  const double peak = e3::MeasurePeakFlops() * static_cast<double>(ranks.workers.size() + 1);
-  e3::Log("info", "peak measured", {{"gflops", peak / 1e9}, {"ranks", ranks.workers.size() + 1}});
-  e3::LearnerService service({store->get(), &pool, &rewards, state + "/jobs", ranks, peak});
+  e3::Log("info", "peak measured",
+          {{"device", device->str()}, {"gflops", e3::PeakFlops(*device, at::kFloat) / 1e9}});
+  e3::LearnerService service({store->get(), &pool, &rewards, state + "/jobs", ranks, *device});
   return process.Run({&service}, [&] { service.Drain(); });
 }

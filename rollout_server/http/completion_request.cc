@@ -198,7 +198,7 @@ absl::StatusOr<CompletionRequest> ParseCompletionRequest(const Json& body, bool 
   c.stream = f.Bool("stream", false);
   if (const Json* options = f.Find("stream_options"); options != nullptr && options->is_object())
     c.include_usage = options->value("include_usage", false);
-  common.n = f.Integer("n", 1, 1, 1024);
+  common.n = f.Integer("n", 1, 1, kMaxChoices);
   f.Only("best_of", common.n);
   ReadSampling(f, &common);
   ReadStops(f, &c.stops);

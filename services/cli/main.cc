@@ -10,9 +10,12 @@
 #include <thread>
 
 #include "CLI/CLI.hpp"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/time.h"
+#include "learner/memory_need.h"
+#include "model/config.h"
 #include "services/cli/supervisor.h"
 #include "services/cli/watch.h"
 #include "services/jobs/job_file.h"
@@ -58,6 +61,23 @@ absl::Status Validate(const Options& o) {
   E3_ASSIGN_OR_RETURN(v1::JobSpec spec, ParseJob(yaml, o.file));
   std::cout << o.file << ": a valid job with " << spec.curriculum().stages_size() << " stage"
             << (spec.curriculum().stages_size() == 1 ? "" : "s") << "\n";
+  E3_ASSIGN_OR_RETURN(ModelConfig model, ModelConfig::Load(spec.model()));
+  for (const v1::Stage& stage : spec.curriculum().stages()) {
+    int64_t budget = spec.curriculum().grid().rbegin()[0];  // of "auto" at most
+    (void)absl::SimpleAtoi(stage.budget(), &budget);
+    v1::Training training = spec.training();
+    training.MergeFrom(stage.training());
+    const int64_t longest = LongestSequence(model, spec, budget);
+    std::cout << stage.name() << ": an update on sequences of up to " << longest
+              << " tokens needs ";
+    if (o.up.device == "cpu") {
+      std::cout << ComputeMemoryNeed(MemoryOf::kHost, model, training, longest).Describe() << "\n";
+    } else {
+      std::cout << ComputeMemoryNeed(MemoryOf::kGpu, model, training, longest).Describe() << "; "
+                << ComputeMemoryNeed(MemoryOf::kHostOfGpu, model, training, longest).Describe()
+                << "\n";
+    }
+  }
   return absl::OkStatus();
 }
 
@@ -222,6 +242,11 @@ void AddUpFlags(CLI::App* command, UpOptions* up) {
       ->capture_default_str();
   command->add_flag("--shard-optimizer", up->shard_optimizer,
                     "Divide the optimizer's state among the learner's ranks");
+  command
+      ->add_option("--device", up->device,
+                   "Where models compute: cpu, cuda or cuda:N. cuda: several rollout servers, and "
+                   "several ranks, take one GPU each")
+      ->capture_default_str();
   command->add_option("--kv-cache-mib", up->kv_cache_mib, "KV cache of a rollout server")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
@@ -237,6 +262,7 @@ int Main(int argc, char** argv) {
   }
   CLI::App app{"e3 post-trains language models so that they get better the longer they think."};
   app.require_subcommand(1);
+  app.set_version_flag("--version", "e3 " E3_VERSION);
   app.footer(
       "Start here:\n  e3 run deploy/jobs/countdown.yaml     services up, job submitted, watched, "
       "services down\n  e3 COMMAND --help");
@@ -250,6 +276,14 @@ int Main(int argc, char** argv) {
     command->add_option("--state", o.state, "State folder of 'e3 up'")
         ->envname("E3_STATE")
         ->capture_default_str();
+    return command;
+  };
+  // What is named is meant: services of another folder, at the default port, are not it.
+  auto with_running = [&](CLI::App* command) {
+    with_server(command)->parse_complete_callback([&o, command] {
+      if (o.server.empty() && command->count("--state") > 0 && JobServiceOf(o.state).empty())
+        throw CLI::ValidationError("--state", "nothing runs from " + o.state + " ('e3 up' does)");
+    });
     return command;
   };
 
@@ -277,24 +311,26 @@ int Main(int argc, char** argv) {
   AddUpFlags(run, &o.up);
   run->callback([&] { status = RunJobFile(o); });
 
-  CLI::App* submit = with_server(app.add_subcommand("submit", "Submit a job; prints its id"));
+  CLI::App* submit = with_running(app.add_subcommand("submit", "Submit a job; prints its id"));
   submit->add_option("file", o.file, "Job file (YAML)")->required();
   submit->add_flag("--watch", o.watch, "Follow it");
   submit->callback([&] { status = Submit(o); });
 
   CLI::App* validate = app.add_subcommand("validate", "Check a job file without a server");
   validate->add_option("file", o.file, "Job file (YAML)")->required();
+  validate->add_option("--device", o.up.device, "Where the learner computes: cpu or cuda")
+      ->capture_default_str();
   validate->callback([&] { status = Validate(o); });
 
-  with_server(app.add_subcommand("list", "List jobs, newest first"))->callback([&] {
+  with_running(app.add_subcommand("list", "List jobs, newest first"))->callback([&] {
     status = List(o);
   });
 
-  CLI::App* watch = with_server(app.add_subcommand("watch", "Follow a job live until it ends"));
+  CLI::App* watch = with_running(app.add_subcommand("watch", "Follow a job live until it ends"));
   watch->add_option("job", o.id, "Job id")->required();
   watch->callback([&] { status = Watch(o, o.id); });
 
-  CLI::App* cancel = with_server(
+  CLI::App* cancel = with_running(
       app.add_subcommand("cancel", "Stop a job; its finished steps and their model are kept"));
   cancel->add_option("job", o.id, "Job id")->required();
   cancel->callback([&] { status = Cancel(o); });

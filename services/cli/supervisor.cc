@@ -55,6 +55,10 @@ std::vector<Service> Services(const UpOptions& o) {
   const std::string threads = absl::StrCat(cores),
                     rank_threads = absl::StrCat(std::max(1, cores / o.learner_ranks));
 
+  auto device = [&](int i, int of) {
+    return o.device == "cuda" && of > 1 ? absl::StrCat("cuda:", i) : o.device;
+  };
+
   std::vector<Service> services;
   auto add = [&](const std::string& name, const std::string& binary, int offset,
                  std::vector<std::string> extra) {
@@ -71,19 +75,20 @@ std::vector<Service> Services(const UpOptions& o) {
   for (int i = 0; i < o.rollout_servers; ++i) {
     add(absl::StrCat("rollout-server-", i), "e3-rollout-server", 10 + i,
         {"--threads", threads, "--kv-cache-mib", absl::StrCat(o.kv_cache_mib), "--http",
-         address(20 + i)});
+         address(20 + i), "--device", device(i, o.rollout_servers)});
   }
   std::vector<std::string> learner = {"--state",         o.state + "/learner", "--rollout-servers",
                                       rollout_addresses, "--reward-service",   address(3)};
   std::string ranks;
   for (int rank = 1; rank < o.learner_ranks; ++rank) {
     add(absl::StrCat("learner-rank-", rank), "e3-learner", 30 + rank,
-        {"--worker", "--threads", rank_threads});
+        {"--worker", "--threads", rank_threads, "--device", device(rank, o.learner_ranks)});
     absl::StrAppend(&ranks, rank > 1 ? "," : "", address(30 + rank));
   }
   if (!ranks.empty()) learner.insert(learner.end(), {"--ranks", ranks});
   if (o.shard_optimizer) learner.push_back("--shard-optimizer");
-  learner.insert(learner.end(), {"--threads", rank_threads});
+  learner.insert(learner.end(),
+                 {"--threads", rank_threads, "--device", device(0, o.learner_ranks)});
   add("learner", "e3-learner", 2, learner);
   add("curriculum-controller", "e3-curriculum-controller", 1,
       {"--state", o.state + "/curriculum-controller", "--job-service", address(0), "--learner",
@@ -310,7 +315,9 @@ absl::Status Up(const UpOptions& given) {
                                           "--learner-ranks",
                                           absl::StrCat(o.learner_ranks),
                                           "--kv-cache-mib",
-                                          absl::StrCat(o.kv_cache_mib)};
+                                          absl::StrCat(o.kv_cache_mib),
+                                          "--device",
+                                          o.device};
     if (o.shard_optimizer) arguments.push_back("--shard-optimizer");
     std::vector<char*> argv;
     for (std::string& argument : arguments) argv.push_back(argument.data());

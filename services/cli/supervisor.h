@@ -19,6 +19,7 @@ struct UpOptions {
   int learner_ranks = 1;
   bool shard_optimizer = false;
   int64_t kv_cache_mib = 1024;
+  std::string device = "cpu";  // of models; "cuda": several processes of a kind take a GPU each
   bool foreground = false;
 };
 

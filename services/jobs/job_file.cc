@@ -55,6 +55,7 @@ v1::Training DefaultTraining() {
   t.set_max_staleness(0);
   t.set_running_rollouts(v1::RUNNING_ROLLOUTS_CONTINUE);
   t.set_background_checkpoints(true);
+  t.set_compute_dtype(v1::COMPUTE_DTYPE_FP32);
   return t;
 }
 

@@ -24,6 +24,7 @@ absl::Status RunGenerate(const GenerateOptions& options);
 
 struct ScoreOptions {
   std::string model, in = "-", out = "-";
+  std::string device = "cpu";
   int threads = 0;
 };
 absl::Status RunScore(const ScoreOptions& options);
@@ -47,6 +48,7 @@ absl::Status RunVerify(const VerifyOptions& options);
 
 struct SftOptions {
   std::string file;
+  std::string device = "cpu";
   int threads = 0;
 };
 absl::Status RunSftFile(const SftOptions& options);

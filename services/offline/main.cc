@@ -79,6 +79,7 @@ int main(int argc, char** argv) {
       "the first is null).");
   score_command->add_option("--model", score.model, "Hugging Face folder")->required();
   in_out(score_command, score.in, score.out);
+  score_command->add_option("--device", score.device, "cpu, cuda or cuda:N")->capture_default_str();
   score_command->add_option("--threads", score.threads, "0: one a core")
       ->check(CLI::Range(0, 256))
       ->capture_default_str();
@@ -141,6 +142,7 @@ int main(int argc, char** argv) {
   CLI::App* sft_command = app.add_subcommand("sft", "Supervised fine-tuning");
   sft_command->footer("The file's keys are the fields of proto/e3/v1/sft_spec.proto.");
   sft_command->add_option("file", sft.file, "SFT job (YAML)")->required();
+  sft_command->add_option("--device", sft.device, "cpu, cuda or cuda:N")->capture_default_str();
   sft_command->add_option("--threads", sft.threads, "0: one a core")
       ->check(CLI::Range(0, 256))
       ->capture_default_str();

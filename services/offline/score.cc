@@ -3,6 +3,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "learner/token_logprobs.h"
+#include "model/device.h"
 #include "services/offline/commands.h"
 #include "services/offline/prompt_line.h"
 #include "services/runtime/status_macros.h"
@@ -12,7 +13,8 @@ namespace e3 {
 absl::Status RunScore(const ScoreOptions& o) {
   SetThreads(o.threads);
   at::NoGradGuard no_grad;
-  E3_ASSIGN_OR_RETURN(std::unique_ptr<Transformer> model, Transformer::Load(o.model));
+  E3_ASSIGN_OR_RETURN(c10::Device device, ParseDevice(o.device));
+  E3_ASSIGN_OR_RETURN(std::unique_ptr<Transformer> model, Transformer::Load(o.model, device));
   E3_ASSIGN_OR_RETURN(std::unique_ptr<PromptEncoder> encoder, PromptEncoder::Load(o.model));
   E3_ASSIGN_OR_RETURN(std::unique_ptr<JsonlReader> reader, JsonlReader::Open(o.in));
   E3_ASSIGN_OR_RETURN(std::unique_ptr<JsonlWriter> writer, JsonlWriter::Open(o.out, o.in));
@@ -45,7 +47,7 @@ absl::Status RunScore(const ScoreOptions& o) {
     if (!ids.empty()) logprobs.push_back(nullptr);
     if (ids.size() > 1) {
       TrainingSequence sequence{{ids[0]}, {ids.begin() + 1, ids.end()}};
-      at::Tensor scores = ForwardLogprobs(*model, Pack({&sequence}), 1.0).logprobs;
+      at::Tensor scores = ForwardLogprobs(*model, Pack({&sequence}), 1.0).logprobs.cpu();
       const float* data = scores.const_data_ptr<float>();
       for (int64_t i = 0; i < scores.size(0); ++i) logprobs.push_back(data[i]);
     }

@@ -12,6 +12,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_replace.h"
 #include "learner/prompting.h"
+#include "model/device.h"
 #include "model/prompt_encoder.h"
 #include "re2/re2.h"
 #include "services/offline/commands.h"
@@ -276,7 +277,8 @@ absl::Status RunSftFile(const SftOptions& o) {
   E3_ASSIGN_OR_RETURN(std::unique_ptr<PromptEncoder> prompts, PromptEncoder::Load(spec.model()));
   if (config.eos_token_ids.empty())
     return absl::InvalidArgumentError(absl::StrCat(spec.model(), " names no eos_token_id"));
-  Transformer model(config);
+  E3_ASSIGN_OR_RETURN(c10::Device device, ParseDevice(o.device));
+  Transformer model(config, device);
   absl::Status loaded;
   model.UpdateParameters([&](float* parameters) {
     if (spec.from_scratch()) {

@@ -51,7 +51,9 @@ class Cluster:
     def __init__(self, *flags):
         self.state = tempfile.mkdtemp(prefix="e3-e2e-")
         self.base = free_port_base()
-        self.flags = flags
+        # E3_TEST_DEVICE=cuda runs the models on a GPU.
+        device = os.environ.get("E3_TEST_DEVICE")
+        self.flags = (*flags, "--device", device) if device else flags
 
     def __enter__(self):
         run("up", "--state", self.state, "--port-base", self.base, *self.flags)

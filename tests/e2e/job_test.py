@@ -1,5 +1,6 @@
 """A small job from submission to a trained checkpoint, through every service; then its metrics, its summary, and the end of all processes."""
 import json
+import os
 import pathlib
 import subprocess
 import time
@@ -20,7 +21,10 @@ with Cluster() as c:
     # Absent where no group had a signal, so that nothing was computed.
     worst = max(r["metrics"]["mismatch_max"] for r in records if "mismatch_max" in r["metrics"])
     mean = max(r["metrics"]["mismatch_mean"] for r in records if "mismatch_max" in r["metrics"])
-    check(worst == 0 and mean == 0, f"rollout server and learner agree to the last bit: {worst:.1e} at most")
+    if "E3_TEST_DEVICE" in os.environ:  # a GPU's products depend on the batch
+        check(0 < worst < 1e-3 and mean < 1e-4, f"rollout server and learner agree up to rounding: {worst:.1e} at most, {mean:.1e} in the mean")
+    else:
+        check(worst == 0 and mean == 0, f"rollout server and learner agree to the last bit: {worst:.1e} at most")
     summary = json.loads((output / "summary.json").read_text())
     check(len(summary["stages"]) == 2 and summary["stages"][1]["budget_choice"] is not None, "the summary tells how Eq. 2 chose")
     check("<svg" in (output / "summary.html").read_text(), "the page has plots")

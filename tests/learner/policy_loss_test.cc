@@ -4,10 +4,13 @@
 #include <ATen/ops/tensor.h>
 
 #include <catch2/catch.hpp>
+#include <cstdlib>
 #include <filesystem>
+#include <optional>
 
 #include "learner/checkpoint.h"
 #include "learner/trainer.h"
+#include "model/device.h"
 #include "services/runtime/files.h"
 #include "services/runtime/philox.h"
 
@@ -102,8 +105,8 @@ v1::Training Settings() {
   return t;
 }
 
-std::vector<float> GradientAfter(const v1::Training& settings) {
-  Trainer trainer(*Transformer::Load(kStarter));
+std::vector<float> GradientAfter(const v1::Training& settings, c10::Device device = c10::kCPU) {
+  Trainer trainer(*Transformer::Load(kStarter, device));
   std::vector<TrainingRollout> rollouts = Rollouts();
   std::vector<const TrainingRollout*> pointers;
   for (const TrainingRollout& r : rollouts) pointers.push_back(&r);
@@ -115,8 +118,9 @@ std::vector<float> GradientAfter(const v1::Training& settings) {
   state.reference = CopyFloats(reference.data(), trainer.policy().layout().size());
   trainer.Restore(state);
   REQUIRE(trainer.Update(MakeMiniBatch(pointers, settings), settings, 0.9).ok());
-  return {trainer.policy().gradients(),
-          trainer.policy().gradients() + trainer.policy().layout().size()};
+  const at::Tensor gradients = trainer.policy().HostGradients();
+  const float* floats = gradients.const_data_ptr<float>();
+  return {floats, floats + trainer.policy().layout().size()};
 }
 
 double RelativeDifference(const std::vector<float>& a, const std::vector<float>& b) {
@@ -140,6 +144,36 @@ TEST_CASE("micro-batching changes nothing but rounding") {
     std::vector<float> whole = GradientAfter(settings);
     settings.set_micro_batch_tokens(30);
     CHECK(RelativeDifference(whole, GradientAfter(settings)) < 1e-5);
+  }
+}
+
+// E3_TEST_DEVICE=cuda compares a GPU's gradients; without, those of LibTorch's operators on the
+// CPU.
+TEST_CASE("every device and dtype of products gives the same gradients, up to rounding") {
+  const char* name = std::getenv("E3_TEST_DEVICE");
+  auto device = ParseDevice(name == nullptr ? "cpu" : name);
+  REQUIRE(device.ok());
+  v1::Training settings = Settings();
+  settings.set_kl_coef(0.01);
+  settings.set_entropy_coef(0.02);
+  // A ratio that rounding moves over a clip's bound would be another gradient.
+  settings.set_clip_low(1);
+  settings.set_clip_high(1e9);
+  settings.set_dual_clip(1e9);
+  const std::vector<float> exact = GradientAfter(settings);
+  auto difference = [&](v1::ComputeDtype dtype, bool composed) {
+    std::optional<ComposedOperatorsGuard> guard;
+    if (composed) guard.emplace();
+    v1::Training changed = settings;
+    changed.set_compute_dtype(dtype);
+    return RelativeDifference(exact, GradientAfter(changed, *device));
+  };
+  CHECK(difference(v1::COMPUTE_DTYPE_FP32, true) < 2e-5);
+  for (bool composed : {false, true}) {
+    const double rounded = difference(v1::COMPUTE_DTYPE_BF16, composed);
+    INFO(rounded);
+    CHECK(rounded > 1e-4);  // operands have eight bits
+    CHECK(rounded < 0.06);
   }
 }
 

@@ -86,7 +86,8 @@ void OnRanks(int size, const std::function<void(int, Collectives*)>& f) {
   std::vector<std::thread> threads;
   for (int rank = 0; rank < size; ++rank) {
     threads.emplace_back([&, rank] {
-      auto group = JoinGroup({"127.0.0.1", (*rendezvous)->port(), "127.0.0.1", rank, size, 30});
+      auto group =
+          JoinGroup({"127.0.0.1", (*rendezvous)->port(), "127.0.0.1", rank, size, c10::kCPU, 30});
       if (!group.ok()) {
         errors[static_cast<size_t>(rank)] = group.status().ToString();
         return;
@@ -232,7 +233,7 @@ TEST_CASE("the others hear of a rank that leaves, and can give one up that does 
 
 // A worker as its process has it, on a port of its own.
 struct Worker {
-  explicit Worker(int port = 0) : service("127.0.0.1") {
+  explicit Worker(int port = 0) : service("127.0.0.1", c10::kCPU) {
     grpc::ServerBuilder builder;
     builder.AddListeningPort(absl::StrCat("127.0.0.1:", port), grpc::InsecureServerCredentials(),
                              &this->port);
@@ -265,7 +266,7 @@ TEST_CASE("a leader forms a group, loses a rank, hears which, and forms another"
   for (int group = 0; group < 2; ++group) {
     Trainer trainer(*Transformer::Load(kStarter));
     const int64_t n = trainer.policy().layout().size();
-    auto leader = RankLeader::Form(options, absl::StrCat("group-", group), never);
+    auto leader = RankLeader::Form(options, c10::kCPU, absl::StrCat("group-", group), never);
     REQUIRE(leader.ok());
     REQUIRE((*leader)->SendState(InitialState(trainer.policy()), n, kStarter).ok());
     trainer.JoinRanks((*leader)->collectives(), true);
@@ -289,7 +290,7 @@ TEST_CASE("a leader forms a group, loses a rank, hears which, and forms another"
 
   // What no new group would mend is not asked for again and again.
   Trainer trainer(*Transformer::Load(kStarter));
-  auto leader = RankLeader::Form(options, "group-2", never);
+  auto leader = RankLeader::Form(options, c10::kCPU, "group-2", never);
   REQUIRE(leader.ok());
   absl::Status missing = (*leader)->SendState(InitialState(trainer.policy()),
                                               trainer.policy().layout().size(), "/no/such/model");

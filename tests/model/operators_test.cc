@@ -43,7 +43,7 @@ void Compare(const std::function<at::Tensor()>& f, const std::vector<at::Tensor>
 
 TEST_CASE("fused operators and their gradients are those of LibTorch's own") {
   for (int64_t rows : {1, 5, 70}) {
-    Projection p{Random({41, 24}), Random({41}), {}};
+    Projection p{Random({41, 24}), Random({41}), {}, {}};
     p.Pack();
     at::Tensor x = Random({rows, 24});
     Compare([&] { return Linear(x, p); }, {x, p.weight, p.bias});
@@ -52,13 +52,13 @@ TEST_CASE("fused operators and their gradients are those of LibTorch's own") {
     at::Tensor gate_up = Random({rows, 48});
     Compare([&] { return SwiGlu(gate_up * 9); }, {gate_up});
 
-    RotaryTable table({1.0f, 0.3f, 0.05f, 0.002f}, 4096);
+    Rotary rotary({1.0f, 0.3f, 0.05f, 0.002f}, 4096);
     at::Tensor qkv = Random({rows, 56}), norm = Random({8});
     at::Tensor positions = at::arange(rows, at::kLong) * 31;
-    Compare([&] { return NormRotate(qkv, {8, 4, 8}, norm, 1e-6, positions, table); }, {qkv, norm});
+    Compare([&] { return NormRotate(qkv, {8, 4, 8}, norm, 1e-6, positions, rotary); }, {qkv, norm});
     Compare(
         [&] {
-          return NormRotate(qkv, {8, 4, 8}, at::Tensor(), 1e-6, positions, table);
+          return NormRotate(qkv, {8, 4, 8}, at::Tensor(), 1e-6, positions, rotary);
         },
         {qkv});
   }

@@ -84,7 +84,7 @@ for model_name, config in MODELS.items():
         for option_name, changes in OPTIONS.items():
             o = {**DEFAULTS, **changes}
             (folder / "batch.json").write_text(json.dumps(dict(options=o, rollouts=rollouts)))
-            result = subprocess.run([DUMP, folder / "policy", folder / "reference", folder / "batch.json", folder / "gradients.safetensors"], capture_output=True, text=True,
+            result = subprocess.run([DUMP, folder / "policy", folder / "reference", folder / "batch.json", folder / "gradients.safetensors", os.environ.get("E3_TEST_DEVICE", "cpu")], capture_output=True, text=True,
                                     env={**os.environ})
             check(result.returncode == 0, f"{model_name}, {option_name}: ran {result.stderr}")
             model.zero_grad()

@@ -1,14 +1,20 @@
-// grpo_dump POLICY REFERENCE BATCH.json OUT.safetensors: the gradients of one Trainer::Update, for
-// tests/parity/grpo.py.
+// grpo_dump POLICY REFERENCE BATCH.json OUT.safetensors DEVICE: the gradients of one
+// Trainer::Update, for tests/parity/grpo.py.
 #include <iostream>
 
 #include "learner/trainer.h"
+#include "model/device.h"
 #include "nlohmann/json.hpp"
 #include "services/runtime/files.h"
 
 int main(int argc, char** argv) {
-  if (argc != 5) return 2;
-  auto policy = e3::Transformer::Load(argv[1]);
+  if (argc != 6) return 2;
+  auto device = e3::ParseDevice(argv[5]);
+  if (!device.ok()) {
+    std::cerr << device.status() << "\n";
+    return 1;
+  }
+  auto policy = e3::Transformer::Load(argv[1], *device);
   auto reference = e3::Transformer::Load(argv[2]);
   auto text = e3::ReadFile(argv[3]);
   if (!policy.ok() || !reference.ok() || !text.ok()) {
@@ -43,10 +49,11 @@ int main(int argc, char** argv) {
   state.reference = e3::CopyFloats((*reference)->parameters(), (*reference)->layout().size());
   trainer.Restore(state);
   auto statistics = trainer.Update(e3::MakeMiniBatch(pointers, t), t, o["temperature"]);
+  const at::Tensor gradients = trainer.policy().HostGradients();
   std::vector<e3::TensorToWrite> tensors;
   for (const e3::ParameterSlot& slot : trainer.policy().layout().slots()) {
-    tensors.push_back(
-        {slot.name, slot.shape, e3::Dtype::kFloat32, trainer.policy().gradients() + slot.offset});
+    tensors.push_back({slot.name, slot.shape, e3::Dtype::kFloat32,
+                       gradients.const_data_ptr<float>() + slot.offset});
   }
   if (absl::Status status = e3::WriteSafetensors(argv[4], tensors, {}); !status.ok()) {
     std::cerr << status << "\n";

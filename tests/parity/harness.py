@@ -24,7 +24,7 @@ def skip(reason):
 
 def e3(command, lines, *args):
     """Runs `e3 COMMAND ARGS` on JSON lines; returns the lines that it writes."""
-    device = DEVICE if command == ["generate"] else []
+    device = DEVICE if command[0] in ("generate", "score") else []
     process = subprocess.run([str(E3), *command, *map(str, args), *device], input="".join(json.dumps(l) + "\n" for l in lines),
                              capture_output=True, text=True)
     if process.returncode != 0:
