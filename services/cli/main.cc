@@ -64,7 +64,7 @@ absl::Status Validate(const Options& o) {
   E3_ASSIGN_OR_RETURN(ModelConfig model, ModelConfig::Load(spec.model()));
   for (const v1::Stage& stage : spec.curriculum().stages()) {
     int64_t budget = spec.curriculum().grid().rbegin()[0];  // of "auto" at most
-    (void)absl::SimpleAtoi(stage.budget(), &budget);
+    if (stage.budget() != "auto") (void)absl::SimpleAtoi(stage.budget(), &budget);
     v1::Training training = spec.training();
     training.MergeFrom(stage.training());
     const int64_t longest = LongestSequence(model, spec, budget);

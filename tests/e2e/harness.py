@@ -59,9 +59,9 @@ class Cluster:
         run("up", "--state", self.state, "--port-base", self.base, *self.flags)
         return self
 
-    def __exit__(self, kind, *_):
+    def __exit__(self, kind, error, _):
         subprocess.run([E3, "down", "--state", self.state], capture_output=True)
-        if kind is not None:
+        if kind is not None and not (kind is SystemExit and error.code == 0):
             for log in sorted(pathlib.Path(self.state, "logs").glob("*.log")):
                 print(f"--- {log.name}\n{log.read_text()[-3000:]}", flush=True)
         else:
