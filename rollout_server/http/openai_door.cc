@@ -15,7 +15,9 @@
 #include "nlohmann/json.hpp"
 #include "rollout_server/http/completion.h"
 #include "rollout_server/http/completion_request.h"
+#include "services/runtime/http.h"
 #include "services/runtime/metrics.h"
+#include "services/runtime/status_macros.h"
 
 namespace e3 {
 namespace {
@@ -152,21 +154,12 @@ OpenAiDoor::OpenAiDoor() : server_(std::make_unique<httplib::Server>()) {}
 
 absl::StatusOr<std::unique_ptr<OpenAiDoor>> OpenAiDoor::Open(const std::string& address,
                                                              EngineThread* engine) {
-  const size_t colon = address.rfind(':');
-  int port;
-  if (colon == std::string::npos || !absl::SimpleAtoi(address.substr(colon + 1), &port))
-    return absl::InvalidArgumentError(absl::StrCat("'", address, "' is not host:port (--http)"));
   std::unique_ptr<OpenAiDoor> door(new OpenAiDoor);
   httplib::Server& server = *door->server_;
   server.new_task_queue = [] { return new httplib::ThreadPool(kOpenRequests + kOtherThreads); };
   server.set_payload_max_length(kMaxBodyBytes);
   server.set_tcp_nodelay(true);
   server.set_write_timeout(kSlowestReaderSeconds);
-  // Without SO_REUSEPORT, with which a second server would take every other connection.
-  server.set_socket_options([](socket_t socket) {
-    const int yes = 1;
-    setsockopt(socket, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
-  });
   server.set_keep_alive_timeout(2);  // also how long an idle client delays the end of the server
   server.Get("/health", [engine](const httplib::Request&, httplib::Response& response) {
     if (engine->Status().model().empty())
@@ -222,9 +215,7 @@ absl::StatusOr<std::unique_ptr<OpenAiDoor>> OpenAiDoor::Open(const std::string& 
             request.method, " ", request.path, " is answered with HTTP ", response.status))),
         "application/json");
   });
-  if (!server.bind_to_port(address.substr(0, colon).c_str(), port))
-    return absl::UnavailableError(absl::StrCat("cannot listen on ", address, " (--http)"));
-  door->thread_ = std::thread([&server] { server.listen_after_bind(); });
+  E3_ASSIGN_OR_RETURN(door->thread_, ServeHttp(server, address));
   return door;
 }
 

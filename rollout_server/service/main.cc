@@ -95,7 +95,7 @@ int main(int argc, char** argv) {
   if (!http.empty()) {
     auto opened = e3::OpenAiDoor::Open(http, &engine);
     if (!opened.ok()) {
-      e3::Log("error", "cannot open the HTTP door",
+      e3::Log("error", "cannot open the HTTP door (--http HOST:PORT)",
               {{"error", std::string(opened.status().message())}});
       return 1;
     }

@@ -2,15 +2,13 @@
 
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/health_check_service_interface.h>
-#include <prometheus/exposer.h>
 #include <signal.h>
 #include <unistd.h>
 
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "grpc/health/v1/health.pb.h"
+#include "services/runtime/http.h"
 #include "services/runtime/log.h"
-#include "services/runtime/metrics.h"
 #include "services/runtime/rpc.h"
 
 namespace e3 {
@@ -36,37 +34,24 @@ ServerProcess::ServerProcess(const std::string& name, const ServerFlags& flags)
   signal(SIGPIPE, SIG_IGN);
 }
 
-namespace {
-
-// The last part of "host:port" is a port; a library takes what is left of 99999 in 16 bits for one.
-bool HasPort(const std::string& address) {
-  const size_t colon = address.rfind(':');
-  int port;
-  return colon != std::string::npos && absl::SimpleAtoi(address.substr(colon + 1), &port) &&
-         port >= 0 && port <= 65535;
-}
-
-}  // namespace
-
 int ServerProcess::Run(const std::vector<grpc::Service*>& services,
                        const std::function<void()>& drain) {
   for (const std::string& address : {flags_.listen, flags_.metrics}) {
-    if (address.empty() || HasPort(address)) continue;
+    // gRPC would take what is left of 99999 in 16 bits for a port.
+    if (address.empty() || ParseHostPort(address).ok()) continue;
     Log("error", "expected host:port with a port of at most 65535 (--listen, --metrics)",
         {{"address", address}});
     return 1;
   }
-  std::unique_ptr<prometheus::Exposer> exposer;
+  std::unique_ptr<MetricsServer> metrics;
   if (!flags_.metrics.empty()) {
-    try {
-      exposer = std::make_unique<prometheus::Exposer>(flags_.metrics);
-      exposer->RegisterCollectable(MetricsRegistry());
-    } catch (const std::exception& e) {
-      Log("error",
-          "cannot serve /metrics; is the port taken? (--metrics HOST:PORT chooses another)",
-          {{"address", flags_.metrics}, {"error", e.what()}});
+    absl::StatusOr<std::unique_ptr<MetricsServer>> opened = MetricsServer::Open(flags_.metrics);
+    if (!opened.ok()) {
+      Log("error", "cannot serve /metrics (--metrics HOST:PORT chooses another address)",
+          {{"error", std::string(opened.status().message())}});
       return 1;
     }
+    metrics = *std::move(opened);
   }
 
   // Touching the generated file links it in: reflection describes the health service from it.
