@@ -28,7 +28,7 @@ test: build  ## Build and run all tests (parity tests fetch PyTorch and transfor
 	@cd $(BUILD) && ctest --output-on-failure -j $(JOBS)
 
 asan: setup  ## Torch-free tests under AddressSanitizer and UndefinedBehaviorSanitizer
-	@cmake --preset asan > /dev/null && cmake --build build-asan -j $(JOBS)
+	@cmake --preset asan > /dev/null && cmake --build build-asan -j $(JOBS) --target unit_tests
 	@cd build-asan && ctest --output-on-failure -j $(JOBS)
 
 tsan: setup  ## The tests without gRPC, model files and LibTorch under ThreadSanitizer
