@@ -37,6 +37,12 @@ v1::RunningPolicy PolicyFor(v1::RunningRollouts running) {
   }
 }
 
+// The most that rounding makes of the difference between two computations of a log-probability.
+double MismatchLimit(c10::Device device, const v1::Training& training) {
+  if (training.compute_dtype() == v1::COMPUTE_DTYPE_BF16) return 1;
+  return device.is_cpu() ? 1e-5 : 1e-3;
+}
+
 }  // namespace
 
 LearnerJob::LearnerJob(const LearnerEnvironment& environment, std::string id, v1::JobSpec spec)
@@ -360,6 +366,7 @@ absl::Status LearnerJob::UpdatePolicy(const v1::RunStageRequest& request,
   const bool on_policy = batch.generated_by().step() + 1 == batch.step();
   const std::map<std::string, double> statistics = UpdateMetrics(updates, on_policy);
   metrics->insert(statistics.begin(), statistics.end());
+  (*metrics)["mismatch_limit"] = MismatchLimit(environment_.device, training);
   return absl::OkStatus();
 }
 
