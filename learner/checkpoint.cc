@@ -22,6 +22,11 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 constexpr const char* kChecked[] = {"model.safetensors", "trainer.safetensors"};
+constexpr const char* kOwn = "checksum";  // of trainer.json, without itself
+
+std::string ChecksumOf(const std::string& bytes) {
+  return absl::StrFormat("%016x", XXH3_64bits(bytes.data(), bytes.size()));
+}
 
 // Of a file, a piece at a time: checkpoints are as large as memory.
 absl::StatusOr<std::string> Checksum(const std::string& path) {
@@ -56,6 +61,7 @@ absl::Status SaveCheckpoint(const std::string& folder, const std::string& job_id
     for (const char* file : kChecked) {
       E3_ASSIGN_OR_RETURN(state["checksums"][file], Checksum(absl::StrCat(part, "/", file)));
     }
+    state[kOwn] = ChecksumOf(state.dump());
     return WriteFileDurably(part + "/trainer.json", state.dump(2) + "\n");
   });
 }
@@ -69,6 +75,11 @@ absl::StatusOr<Checkpoint> LoadCheckpoint(const std::string& folder, const std::
   absl::StatusOr<std::string> text = ReadFile(folder + "/trainer.json");
   if (!text.ok()) return bad("has no trainer.json");
   Json state = Json::parse(*text, nullptr, /*allow_exceptions=*/false);
+  if (state.is_object()) {
+    const Json own = state.value(kOwn, Json());
+    state.erase(kOwn);
+    if (own != ChecksumOf(state.dump())) return bad("has a broken trainer.json");
+  }
   auto is = [&](const char* key, auto test) { return state.contains(key) && test(state[key]); };
   auto number = [](const Json& v) { return v.is_number_unsigned(); };
   auto text_value = [](const Json& v) { return v.is_string(); };
@@ -90,7 +101,9 @@ absl::StatusOr<Checkpoint> LoadCheckpoint(const std::string& folder, const std::
   const size_t size = static_cast<size_t>(layout.size());
   auto floats = [&] { return std::make_shared<std::vector<float>>(size); };
   auto parameters = floats();
-  E3_RETURN_IF_ERROR(LoadParameters(folder, config, layout, parameters->data()));
+  if (absl::Status loaded = LoadParameters(folder, config, layout, parameters->data());
+      !loaded.ok())
+    return bad(absl::StrCat("is of another model: ", loaded.message()));
   E3_ASSIGN_OR_RETURN(std::unique_ptr<SafetensorsReader> reader,
                       SafetensorsReader::OpenFile(folder + "/trainer.safetensors"));
   Checkpoint checkpoint{state["step"].get<uint64_t>(), {}};

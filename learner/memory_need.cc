@@ -1,6 +1,7 @@
 #include "learner/memory_need.h"
 
 #include <algorithm>
+#include <bit>
 #include <fstream>
 #include <string>
 
@@ -85,7 +86,13 @@ MemoryNeed ComputeMemoryNeed(MemoryOf memory, const ModelConfig& c, const v1::Tr
   need.memory = memory;
   need.weights = kFloat * parameters;
   need.gradients = kFloat * parameters;
-  if (memory == MemoryOf::kHostOfGpu) return need;
+  if (memory == MemoryOf::kHostOfGpu) {
+    // Memory that a GPU can reach comes in powers of two.
+    const auto pinned = static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(need.weights)));
+    need.weights = need.gradients = pinned;
+    if (training.kl_coef() != 0) need.reference += pinned;
+    return need;
+  }
 
   // The copies that products are made with: packed on the CPU, rounded in bf16.
   const int64_t copy = bf16                        ? 2 * factors
@@ -102,6 +109,8 @@ MemoryNeed ComputeMemoryNeed(MemoryOf memory, const ModelConfig& c, const v1::Tr
     need.activations = kFloat * tokens * (LayersFloats(c, training, kept) + passing + head);
     need.logits = kFloat * (chunk * c.vocab_size + (int64_t{4} << 20) +
                             std::min<int64_t>(tokens, 1024) * (widest + inner));
+    // Operands, results and a weight's gradient before they are fp32.
+    if (bf16) need.logits += 4 * tokens * 2 * inner + 6 * 2 * inner * hidden;
     return need;
   }
   // LibTorch's operators keep more: the normalised rows before their weights, the gate's sigmoid
@@ -152,7 +161,7 @@ absl::Status CheckMemory(MemoryOf memory, const ModelConfig& model, const v1::Tr
   would(changed, "and training.background_checkpoints: false");
   changed.set_kl_coef(0);
   if (training.kl_coef() != 0) would(changed, "and training.kl_coef: 0");
-  return absl::FailedPreconditionError(absl::StrFormat(
+  return absl::OutOfRangeError(absl::StrFormat(
       "an update on sequences of up to %d tokens, in micro-batches of %d, needs %s; %.2f GiB are "
       "available. %s",
       longest, training.micro_batch_tokens(), need.Describe(),

@@ -43,7 +43,7 @@ int64_t LongestSequence(const ModelConfig& model, const v1::JobSpec& job, int64_
 // limit of its control group.
 int64_t AvailableMemory();
 
-// FailedPrecondition, with the numbers and what to change, when the need is above `available`.
+// OutOfRange, with the numbers and what to change, when the need is above `available`.
 absl::Status CheckMemory(MemoryOf memory, const ModelConfig& model, const v1::Training& training,
                          int64_t longest, int64_t available);
 

@@ -29,7 +29,7 @@ at::Tensor TokenPolicyLoss(const at::Tensor& logprobs, const at::Tensor& old_log
 
 at::Tensor TokenKl(const at::Tensor& logprobs, const at::Tensor& ref_logprobs,
                    KlEstimator estimator) {
-  at::Tensor k = at::clamp(ref_logprobs - logprobs, -20, 20);
+  at::Tensor k = ref_logprobs - logprobs;
   switch (estimator) {
     case KlEstimator::kK1:
       return -k;
@@ -38,6 +38,7 @@ at::Tensor TokenKl(const at::Tensor& logprobs, const at::Tensor& ref_logprobs,
     case KlEstimator::kK3:
       break;
   }
+  k = at::clamp(k, -20, 20);  // far beyond where the result is clamped: e^k stays finite
   return at::clamp(at::exp(k) - k - 1, -10, 10);
 }
 

@@ -70,8 +70,8 @@ struct PolicyLoss {
 // The policy loss of every token, [T].
 at::Tensor TokenPolicyLoss(const at::Tensor& logprobs, const at::Tensor& old_logprobs,
                            const at::Tensor& advantages, const PolicyLossOptions& options);
-// The estimate of KL(policy || reference) of every token, [T]: with k = clamp(logp_ref - logp,
-// ±20), -k, k² / 2, or clamp(e^k - k - 1, ±10).
+// The estimate of KL(policy || reference) of every token, [T]: with k = logp_ref - logp, -k, k² /
+// 2, or clamp(e^k - k - 1, ±10).
 at::Tensor TokenKl(const at::Tensor& logprobs, const at::Tensor& ref_logprobs,
                    KlEstimator estimator);
 

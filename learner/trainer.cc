@@ -13,6 +13,7 @@
 #include "learner/policy_loss.h"
 #include "learner/ranks/gradient_reducer.h"
 #include "learner/token_logprobs.h"
+#include "services/runtime/no_throw.h"
 #include "services/runtime/status_macros.h"
 
 namespace e3 {
@@ -205,6 +206,12 @@ void Trainer::ResetReference() {
 absl::StatusOr<UpdateStatistics> Trainer::ComputeGradients(const MiniBatch& mini_batch,
                                                            const v1::Training& training,
                                                            double temperature) {
+  return NoThrow([&] { return AccumulateGradients(mini_batch, training, temperature); });
+}
+
+absl::StatusOr<UpdateStatistics> Trainer::AccumulateGradients(const MiniBatch& mini_batch,
+                                                              const v1::Training& training,
+                                                              double temperature) {
   const PolicyLossOptions options = LossOptions(training);
   const Aggregation aggregation = AggregationOf(training);
   std::vector<int64_t> lengths;
@@ -270,6 +277,11 @@ absl::StatusOr<UpdateStatistics> Trainer::Update(const MiniBatch& mini_batch,
                                                  const v1::Training& training, double temperature) {
   E3_ASSIGN_OR_RETURN(UpdateStatistics statistics,
                       ComputeGradients(mini_batch, training, temperature));
+  return NoThrow([&] { return Step(std::move(statistics), training); });
+}
+
+absl::StatusOr<UpdateStatistics> Trainer::Step(UpdateStatistics statistics,
+                                               const v1::Training& training) {
   statistics.learning_rate = LearningRate(Schedule(training), optimizer_.updates() + 1);
   const AdamWOptions adamw{statistics.learning_rate, training.beta1(), training.beta2(),
                            training.epsilon(), training.weight_decay()};

@@ -71,8 +71,8 @@ class Trainer {
   // One optimizer update. Alone, `mini_batch` is the whole; else each rank's call has its part, and
   // all ranks end with the same parameters. The result is the same for every micro_batch_tokens and
   // number of ranks, up to rounding. `training` has all fields set. Statistics are this rank's
-  // sums; norm, rate and `finite` are of the whole. An error is the collectives': the policy is of
-  // no use then.
+  // sums; norm, rate and `finite` are of the whole. An error is the collectives', or what
+  // LibTorch threw (Internal): the policy is of no use then.
   absl::StatusOr<UpdateStatistics> Update(const MiniBatch& mini_batch, const v1::Training& training,
                                           double temperature);
   // The first half of that: the gradients of the whole mini-batch, before clipping, in
@@ -92,6 +92,11 @@ class Trainer {
   void ResetReference();
 
  private:
+  absl::StatusOr<UpdateStatistics> AccumulateGradients(const MiniBatch& mini_batch,
+                                                       const v1::Training& training,
+                                                       double temperature);
+  absl::StatusOr<UpdateStatistics> Step(UpdateStatistics statistics, const v1::Training& training);
+
   std::unique_ptr<Transformer> policy_;
   Collectives* collectives_ = nullptr;
   AdamW optimizer_;

@@ -39,7 +39,7 @@ bool NeedsGradient(const at::Tensor& x, const at::Tensor& weight) {
 
 // --- products ---
 
-// a b of bf16 matrices, summed up and returned in fp32.
+// a b of bf16 matrices, summed up in fp32; on the CPU LibTorch rounds the sums.
 at::Tensor MultiplyBf16(const at::Tensor& a, const at::Tensor& b) {
   return a.is_cuda() ? at::mm(a, b, at::kFloat) : at::mm(a, b).to(at::kFloat);
 }
@@ -230,7 +230,7 @@ void Projection::Pack() {
 
 void Projection::MultiplyIn(c10::ScalarType dtype) {
   const bool in_bf16 = dtype == at::kBFloat16;
-  if (in_bf16 == bf16.defined()) return;
+  if (in_bf16 == bf16.defined()) return Pack();
   bf16 = in_bf16 ? at::empty(weight.sizes(), weight.options().dtype(dtype)) : at::Tensor();
   packed = PackedMatrix();
   Pack();

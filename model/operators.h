@@ -1,7 +1,7 @@
 // The transformer's operators. On the CPU in fp32 they are the fused kernels of packed_matrix.h and
 // row_kernels.h, whose bits depend on nothing but the row; elsewhere (CUDA, double precision) they
 // are composed from LibTorch's own operators. Differentiable either way. Products may take their
-// operands in bf16 (Projection::MultiplyIn).
+// operands in bf16 (Projection::MultiplyIn), and are LibTorch's then.
 #ifndef E3_MODEL_OPERATORS_H_
 #define E3_MODEL_OPERATORS_H_
 
@@ -26,8 +26,8 @@ struct Projection {
 
   // Takes the weight's present values into the copy that products are made with.
   void Pack();
-  // From now on products take their operands in `dtype`: the weight's own, or kBFloat16, with sums
-  // in fp32 and gradients in fp32. Packs.
+  // From now on products take their operands in `dtype`: the weight's own, or kBFloat16, summed up
+  // in fp32 (and on the CPU rounded to bf16 again). Gradients are added up in fp32. Packs.
   void MultiplyIn(c10::ScalarType dtype);
 };
 

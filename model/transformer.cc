@@ -117,8 +117,13 @@ void Transformer::UpdateParameters(const std::function<void(float*)>& write) {
 }
 
 void Transformer::MultiplyIn(c10::ScalarType dtype) {
+  if (products_ == dtype) return;
   products_ = dtype;
-  ForEachProjection([dtype](Projection& p) { p.MultiplyIn(dtype); });
+  ForEachProjection([&](Projection& p) {
+    // On the CPU LibTorch rounds the results of bf16 products as well, which logits cannot bear.
+    const bool head = &p == &lm_head_;
+    p.MultiplyIn(head && flat_.is_cpu() ? at::kFloat : dtype);
+  });
 }
 
 at::Tensor Transformer::LayerOutput(int64_t index, const at::Tensor& x, const at::Tensor& positions,

@@ -65,7 +65,8 @@ class Transformer {
   // parameters on the device and the products' own copies.
   void UpdateParameters(const std::function<void(float*)>& write);
   // The dtype of the operands of products, kFloat (as at first) or kBFloat16; sums, and all that is
-  // no product, stay as they are.
+  // no product, stay as they are. On the CPU the results of bf16 products are rounded too, and the
+  // output embedding's are made in fp32.
   void MultiplyIn(c10::ScalarType dtype);
   c10::ScalarType products() const { return products_; }
 

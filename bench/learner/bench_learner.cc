@@ -80,7 +80,6 @@ double ProductSeconds(const Transformer& model, int64_t rows, bool recompute, bo
     p.weight = random(s.outputs, s.inputs);
     p.weight.mutable_grad() = random(s.outputs, s.inputs);
     p.MultiplyIn(model.products());
-    p.Pack();
     const double one = Seconds([&] {
       for (int64_t i = 0; i < forwards; ++i) libtorch ? at::linear(x, p.weight) : Linear(x, p);
       libtorch ? d_y.mm(p.weight) : LinearInputGradient(d_y, p);

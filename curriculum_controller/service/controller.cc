@@ -10,6 +10,7 @@
 #include "services/runtime/log.h"
 #include "services/runtime/metrics.h"
 #include "services/runtime/rpc.h"
+#include "services/runtime/stage_settings.h"
 #include "services/runtime/status_macros.h"
 
 namespace e3 {
@@ -19,12 +20,6 @@ constexpr double kLeaseSeconds = 15;
 
 std::vector<int64_t> Grid(const v1::JobSpec& spec) {
   return {spec.curriculum().grid().begin(), spec.curriculum().grid().end()};
-}
-
-v1::Sampling StageSampling(const v1::JobSpec& spec, const v1::Stage& stage) {
-  v1::Sampling sampling = spec.sampling();
-  sampling.MergeFrom(stage.sampling());
-  return sampling;
 }
 
 // The gauges of a stage, from its durable state: the same after a restart.
@@ -348,8 +343,15 @@ absl::Status Controller::RunSteps(const v1::Job& job, uint32_t index, int64_t st
   request.set_budget(progress->budget());
   request.set_steps(steps);
   request.set_term(job.term());
-  *request.mutable_training() = job.spec().training();
-  request.mutable_training()->MergeFrom(stage.training());
+  *request.mutable_training() = StageTraining(job.spec(), stage);
+  for (uint32_t k = 0; k < index; ++k) {
+    const v1::Stage& earlier = job.spec().curriculum().stages(static_cast<int>(k));
+    if (earlier.dataset() != stage.dataset()) continue;
+    request.set_first_position(
+        request.first_position() +
+        state->stages(static_cast<int>(k)).steps_done() *
+            static_cast<uint64_t>(StageTraining(job.spec(), earlier).prompts_per_step()));
+  }
   *request.mutable_sampling() = StageSampling(job.spec(), stage);
   return Retry(
       job.id(), absl::StrCat("training stage ", stage.name()), [&](grpc::ClientContext* context) {

@@ -1,5 +1,6 @@
 #include "learner/ranks/process_group.h"
 
+#include <ATen/ops/full.h>
 #include <ATen/ops/ones.h>
 #include <netdb.h>
 #include <netinet/in.h>
@@ -19,6 +20,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "services/runtime/files.h"
 #include "services/runtime/status_macros.h"
@@ -72,20 +74,13 @@ c10::intrusive_ptr<c10d::Backend> MakeGloo(const c10::intrusive_ptr<c10d::TCPSto
   auto gloo = c10d::ProcessGroupGloo::Options::create(Milliseconds(kJoinSeconds));
   gloo->devices.push_back(c10d::ProcessGroupGloo::createDeviceForHostname(options.host));
   gloo->threads = 2;
-  auto group = c10::make_intrusive<c10d::ProcessGroupGloo>(store, options.rank, options.size, gloo);
-  group->setTimeout(Milliseconds(options.timeout_seconds));
-  return group;
+  return c10::make_intrusive<c10d::ProcessGroupGloo>(store, options.rank, options.size, gloo);
 }
 
 c10::intrusive_ptr<c10d::Backend> MakeNccl(
     [[maybe_unused]] const c10::intrusive_ptr<c10d::TCPStore>& store,
     [[maybe_unused]] const GroupOptions& options) {
 #ifdef E3_CUDA
-  // Time-outs and lost ranks are this file's business; the library's own watchdogs would end the
-  // process.
-  setenv("TORCH_NCCL_ASYNC_ERROR_HANDLING", "0", /*overwrite=*/0);
-  setenv("TORCH_NCCL_ENABLE_MONITORING", "0", 0);
-  setenv("TORCH_NCCL_DUMP_ON_TIMEOUT", "0", 0);
   auto nccl = c10d::ProcessGroupNCCL::Options::create();
   nccl->timeout = Milliseconds(options.timeout_seconds);
   return c10::make_intrusive<c10d::ProcessGroupNCCL>(
@@ -102,19 +97,50 @@ class ProcessGroup final : public Collectives {
     if (options.device.is_cuda()) nccl_ = MakeNccl(store, options);
   }
 
-  // The groups' own destructors wait for operations that run, up to their time-out where a rank has
+  // Sees that all ranks are there and of one kind, and lets NCCL connect, which it does in its
+  // first operation. Operations have their own time-out from then on.
+  absl::Status Enter() {
+    const at::Tensor gpus = at::full({1}, options_.device.is_cuda() ? 1.0 : 0.0);
+    StartAllReduce(gpus);
+    E3_RETURN_IF_ERROR(Wait());
+    const int on_gpus = static_cast<int>(gpus.item<float>());
+    if (on_gpus != 0 && on_gpus != options_.size) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          on_gpus, " of ", options_.size, " ranks compute on GPUs: all must, or none (--device)"));
+    }
+    if (on_gpus > 0) {
+      StartAllReduce(at::ones({1}, at::TensorOptions(options_.device)));
+      const absl::Status connected = Wait();
+      if (absl::StrContains(connected.message(), "invalid usage")) {
+        return absl::InvalidArgumentError(absl::StrCat(
+            "NCCL refuses this group; has each rank a GPU of its own? ", connected.message()));
+      }
+      E3_RETURN_IF_ERROR(connected);
+    }
+    timeout_seconds_ = options_.timeout_seconds;
+    gloo_->setTimeout(Milliseconds(timeout_seconds_));
+    return absl::OkStatus();
+  }
+
+  // The end of a group waits for operations that run, up to their time-out where a rank has
   // stalled: nobody else should.
   ~ProcessGroup() override {
-    if (failed_.ok()) return;
-    std::thread([gloo = std::move(gloo_), nccl = std::move(nccl_), work = std::move(work_),
-                 tensors = std::move(tensors_)]() mutable {
+    const bool idle = failed_.ok() && work_.empty();
+    auto end = [gloo = std::move(gloo_), nccl = std::move(nccl_), work = std::move(work_),
+                tensors = std::move(tensors_)]() mutable {
       try {
         if (nccl != nullptr) nccl->abort();
       } catch (const std::exception&) {  // it is lost either way
       }
+      if (nccl != nullptr) tensors.clear();  // nobody writes them now, and a GPU's memory is wanted
       nccl.reset();
       gloo.reset();
-    }).detach();
+    };
+    if (idle) {
+      end();
+    } else {
+      std::thread(std::move(end)).detach();
+    }
   }
 
   int rank() const override { return options_.rank; }
@@ -141,7 +167,7 @@ class ProcessGroup final : public Collectives {
       while (failed_.ok() && !(on_gpu ? EndedOnGpu(*work_[i]) : Ended(*work_[i]))) {
         if (abandoned_) Fail("given up");
         // Gloo looks at the clock itself.
-        if (on_gpu && waiting.Seconds() > options_.timeout_seconds) Fail("timed out");
+        if (on_gpu && waiting.Seconds() > timeout_seconds_) Fail("timed out");
       }
     }
     if (!failed_.ok()) return failed_;
@@ -201,6 +227,7 @@ class ProcessGroup final : public Collectives {
   c10::intrusive_ptr<c10d::Backend> gloo_, nccl_;  // nccl_ of ranks on GPUs
   std::vector<c10::intrusive_ptr<c10d::Work>> work_;
   std::vector<std::vector<at::Tensor>> tensors_;
+  double timeout_seconds_ = kJoinSeconds;
   absl::Status failed_;
   std::atomic<bool> abandoned_{false};
 };
@@ -231,11 +258,7 @@ absl::StatusOr<std::unique_ptr<Collectives>> JoinGroup(const GroupOptions& o) {
     options.timeout = Milliseconds(kJoinSeconds);
     auto group = std::make_unique<ProcessGroup>(
         c10::make_intrusive<c10d::TCPStore>(o.store_host, options), o);
-    if (o.device.is_cuda()) {  // NCCL connects in the first operation
-      const at::Tensor one = at::ones({1}, at::TensorOptions(o.device));
-      group->StartAllReduce(one);
-      E3_RETURN_IF_ERROR(group->Wait());
-    }
+    E3_RETURN_IF_ERROR(group->Enter());
     return group;
   } catch (const std::exception& e) {
     return absl::UnavailableError(

@@ -6,6 +6,7 @@
 #include "learner/ranks/process_group.h"
 #include "learner/ranks/rank_state.h"
 #include "services/runtime/log.h"
+#include "services/runtime/no_throw.h"
 #include "services/runtime/rpc.h"
 #include "services/runtime/status_macros.h"
 
@@ -70,7 +71,7 @@ grpc::Status RankWorker::ReceiveState(grpc::ServerContext*, const v1::ReceiveSta
   std::lock_guard<std::mutex> lock(mutex_);
   if (absl::Status in = CheckGroup(request->group(), /*needs_state=*/false); !in.ok())
     return ToGrpc(in);
-  return Done(Receive(*request));
+  return Done(NoThrow([&] { return Receive(*request); }));
 }
 
 grpc::Status RankWorker::Update(grpc::ServerContext*,

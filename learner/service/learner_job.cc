@@ -17,7 +17,7 @@
 #include "services/runtime/files.h"
 #include "services/runtime/log.h"
 #include "services/runtime/metrics.h"
-#include "services/runtime/overlong.h"
+#include "services/runtime/no_throw.h"
 #include "services/runtime/status_macros.h"
 #include "services/runtime/stopwatch.h"
 
@@ -54,7 +54,7 @@ absl::StatusOr<std::unique_ptr<LearnerJob>> LearnerJob::Open(const LearnerEnviro
                                                              const std::string& job_id,
                                                              const v1::JobSpec& spec) {
   std::unique_ptr<LearnerJob> job(new LearnerJob(environment, job_id, spec));
-  E3_RETURN_IF_ERROR(job->Load());
+  E3_RETURN_IF_ERROR(NoThrow([&] { return job->Load(); }));
   return job;
 }
 
@@ -87,6 +87,10 @@ absl::Status LearnerJob::Load() {
         {{"job", id_}, {"error", std::string(loaded.status().message())}});
   }
   if (checkpoint.has_value()) steps_done_ = checkpointed_ = checkpoint->step;
+  E3_ASSIGN_OR_RETURN(std::vector<v1::StepRecord> records, Records());
+  // Without the steps that are done again.
+  if (absl::Status written = WriteLedger(output_, records); !written.ok())
+    Log("warning", "no ledger", {{"job", id_}, {"error", std::string(written.message())}});
   const TrainerState state = checkpoint ? checkpoint->state : InitialState(*policy);
   trainer_ = std::make_unique<Trainer>(std::move(policy));
   trainer_->Restore(state);
@@ -248,7 +252,7 @@ absl::StatusOr<v1::StepRecord> LearnerJob::RunStep(const v1::RunStageRequest& re
   const uint64_t step = steps_done_ + 1;
   Stopwatch whole_step;
   E3_ASSIGN_OR_RETURN(v1::CollectedBatch batch, pipeline.Take(stop));
-  std::map<std::string, double> metrics = BatchMetrics(batch);
+  std::map<std::string, double> metrics = BatchMetrics(batch, request.training());
 
   consistent_ = false;
   Stopwatch updating;
@@ -284,6 +288,9 @@ absl::StatusOr<v1::StepRecord> LearnerJob::RunStep(const v1::RunStageRequest& re
   E3_RETURN_IF_ERROR(environment_.store->Put(Key("step", step), record));
   consistent_ = true;
   RecordEvents(record);
+  if (absl::Status appended = AppendToLedger(output_, record); !appended.ok())
+    Log("warning", "no line in the ledger",
+        {{"job", id_}, {"error", std::string(appended.message())}});
   ExportStep(id_, spec_.curriculum().stages(static_cast<int>(request.stage())).name(), record);
   LogStep(id_, record);
   return record;
@@ -316,13 +323,8 @@ absl::Status LearnerJob::UpdatePolicy(const v1::RunStageRequest& request,
   // Advantages: rewards compared within each group.
   std::vector<std::vector<TrainingRollout>> groups;
   for (const auto& group : batch.groups()) {
-    std::vector<double> rewards;
-    for (const v1::Rollout& r : group.rollouts()) {
-      rewards.push_back(r.score().score() - training.soft_overlong_penalty() *
-                                                Overlong(r.token_ids_size(), batch.budget(),
-                                                         training.soft_overlong_tokens()));
-    }
-    std::vector<double> advantages = GroupAdvantages(rewards, training.normalize_std());
+    std::vector<double> advantages =
+        GroupAdvantages(Rewards(group, batch.budget(), training), training.normalize_std());
     std::vector<TrainingRollout>& rollouts = groups.emplace_back();
     for (int i = 0; i < group.rollouts_size(); ++i) {
       const v1::Rollout& r = group.rollouts(i);
@@ -339,6 +341,7 @@ absl::Status LearnerJob::UpdatePolicy(const v1::RunStageRequest& request,
   // are not.
   const auto count = static_cast<size_t>(training.mini_batches());
   std::vector<UpdateStatistics> updates;
+  int64_t skipped_now = 0;
   for (size_t m = 0; m < count; ++m) {
     std::vector<const TrainingRollout*> mini_batch;
     for (size_t g = m * groups.size() / count; g < (m + 1) * groups.size() / count; ++g) {
@@ -346,26 +349,30 @@ absl::Status LearnerJob::UpdatePolicy(const v1::RunStageRequest& request,
     }
     E3_ASSIGN_OR_RETURN(UpdateStatistics u,
                         Update(mini_batch, training, request.sampling().temperature()));
+    if (u.skipped && u.finite) continue;  // nothing had a gradient
     skipped_ = u.finite ? 0 : skipped_ + 1;
     if (!u.finite) {
+      ++skipped_now;
       CounterMetric("e3_learner_skipped_updates_total",
                     "Updates that were skipped since their gradient was not finite")
           .Increment();
       Log("warning", "gradient not finite; update skipped", {{"job", id_}, {"step", batch.step()}});
     }
     if (skipped_ >= training.max_skipped_updates()) {
-      return absl::FailedPreconditionError(absl::StrCat(
+      return absl::OutOfRangeError(absl::StrCat(
           "the gradients of ", skipped_, " updates in a row were not finite (step ", batch.step(),
           "); lower training.learning_rate, or start again from an earlier "
           "checkpoint"));
     }
-    if (!u.skipped) updates.push_back(u);
+    if (u.finite) updates.push_back(u);
   }
   // The policy that generated is still the one that learns, so that a difference is one of
   // arithmetic.
   const bool on_policy = batch.generated_by().step() + 1 == batch.step();
   const std::map<std::string, double> statistics = UpdateMetrics(updates, on_policy);
   metrics->insert(statistics.begin(), statistics.end());
+  (*metrics)["skipped_updates"] = static_cast<double>(skipped_now);
+  if (training.kl_coef() == 0) metrics->erase("kl");  // not computed
   (*metrics)["mismatch_limit"] = MismatchLimit(environment_.device, training);
   return absl::OkStatus();
 }
@@ -467,12 +474,7 @@ absl::Status LearnerJob::NoteBest(const v1::MeasureRequest& request,
   return environment_.store->Put(key, now);
 }
 
-absl::StatusOr<std::string> LearnerJob::Finish(const v1::FinishJobRequest& request) {
-  const std::string model = output_ + "/model";
-  E3_RETURN_IF_ERROR(WriteFolderDurably(model, [&](const std::string& part) {
-    return SaveModel(part, spec_.model(), trainer_->policy().layout(),
-                     trainer_->policy().parameters(), Dtype::kFloat32);
-  }));
+absl::StatusOr<std::vector<v1::StepRecord>> LearnerJob::Records() const {
   std::vector<v1::StepRecord> records;
   E3_ASSIGN_OR_RETURN(auto entries, environment_.store->Scan("job/" + id_ + "/step/"));
   for (const auto& [key, bytes] : entries) {
@@ -481,6 +483,17 @@ absl::StatusOr<std::string> LearnerJob::Finish(const v1::FinishJobRequest& reque
       return absl::DataLossError(absl::StrCat("record ", key, " cannot be read"));
     if (record.step() <= steps_done_) records.push_back(std::move(record));
   }
+  return records;
+}
+
+absl::StatusOr<std::string> LearnerJob::Finish(const v1::FinishJobRequest& request) {
+  const std::string model = output_ + "/model";
+  E3_RETURN_IF_ERROR(WriteFolderDurably(model, [&](const std::string& part) {
+    return SaveModel(part, spec_.model(), trainer_->policy().layout(),
+                     trainer_->policy().parameters(), Dtype::kFloat32);
+  }));
+  E3_ASSIGN_OR_RETURN(std::vector<v1::StepRecord> records, Records());
+  E3_RETURN_IF_ERROR(WriteLedger(output_, records));
   E3_RETURN_IF_ERROR(WriteSummary(output_, model, request, records));
   // The job is over: what only served to go on from is not kept.
   for (const char* kind : {"batch", "measure"}) {

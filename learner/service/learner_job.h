@@ -99,6 +99,8 @@ class LearnerJob {
   absl::Status FinishCheckpoint(bool wait, const Tell& tell);
   // Notes the policy as the best so far when its J at the largest budget is.
   absl::Status NoteBest(const v1::MeasureRequest& request, const v1::MeasureReply& reply);
+  // Of the steps done, in order.
+  absl::StatusOr<std::vector<v1::StepRecord>> Records() const;
   // Into TensorBoard's file; what cannot be written there is only logged.
   void RecordEvents(const v1::StepRecord& record);
   v1::WeightVersion Version() const;

@@ -1,7 +1,6 @@
 // e3-learner: trains the policy.
 #include <ATen/Parallel.h>
 
-#include <iostream>
 #include <thread>
 
 #include "CLI/CLI.hpp"
@@ -55,12 +54,13 @@ int main(int argc, char** argv) {
       ->capture_default_str()
       ->check(CLI::PositiveNumber);
   CLI11_PARSE(app, argc, argv);
+  e3::ServerProcess process(worker ? "learner-rank" : "learner", flags);
   auto device = e3::ParseDevice(device_name);
   if (!device.ok()) {
-    std::cerr << "e3-learner: --device: " << device.status().message() << "\n";
+    e3::Log("error", "no such device (--device)",
+            {{"error", std::string(device.status().message())}});
     return 1;
   }
-  e3::ServerProcess process(worker ? "learner-rank" : "learner", flags);
   at::set_num_threads(
       threads > 0 ? threads : static_cast<int>(std::max(1u, std::thread::hardware_concurrency())));
   e3::ReportStartupCheck("numerics", e3::CheckNumerics());

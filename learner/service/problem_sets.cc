@@ -7,11 +7,17 @@
 #include "absl/strings/str_cat.h"
 #include "learner/prompting.h"
 #include "services/runtime/log.h"
+#include "services/runtime/metrics.h"
 #include "services/runtime/philox.h"
 #include "services/runtime/status_macros.h"
 #include "tasks/dataset.h"
 
 namespace e3 {
+namespace {
+
+constexpr size_t kToldIndices = 20;
+
+}  // namespace
 
 absl::StatusOr<const std::vector<EncodedProblem>*> ProblemSets::Get(const std::string& dataset) {
   std::lock_guard<std::mutex> lock(mutex_);
@@ -28,17 +34,27 @@ absl::StatusOr<const std::vector<EncodedProblem>*> ProblemSets::Get(const std::s
   const int64_t longest =
       std::min(spec_->prompting().max_prompt_tokens(), context_length_ - 2 * largest);
   std::vector<EncodedProblem> encoded;
+  nlohmann::ordered_json too_long = nlohmann::ordered_json::array();  // indices of the first
   for (size_t i = 0; i < problems.size(); ++i) {
     E3_ASSIGN_OR_RETURN(std::vector<uint32_t> prompt,
                         EncodePrompt(*encoder_, spec_->prompting(), problems[i]));
-    if (static_cast<int64_t>(prompt.size()) > longest) continue;
+    if (static_cast<int64_t>(prompt.size()) > longest) {
+      if (too_long.size() < kToldIndices) too_long.push_back(i);
+      continue;
+    }
     encoded.push_back({i, std::move(prompt), std::move(problems[i].grading)});
   }
-  Log("info", "data set ready",
+  const size_t left_out = problems.size() - encoded.size();
+  GaugeMetric("e3_learner_prompts_left_out", "Prompts of a data set that are too long",
+              {{"training_job", spec_->name()}, {"dataset", dataset}})
+      .Set(static_cast<double>(left_out));
+  Log(left_out > 0 ? "warning" : "info", "data set ready",
       {{"job", spec_->name()},
        {"dataset", dataset},
        {"problems", encoded.size()},
-       {"too_long", problems.size() - encoded.size()}});
+       {"prompts_left_out", left_out},
+       {"longest_prompt", longest},
+       {"data_indices", too_long}});
   if (encoded.empty()) {
     return absl::InvalidArgumentError(absl::StrCat(
         "every prompt of data set '", dataset, "' is longer than ", longest,
@@ -50,14 +66,11 @@ absl::StatusOr<const std::vector<EncodedProblem>*> ProblemSets::Get(const std::s
 }
 
 std::vector<const EncodedProblem*> SelectProblems(const std::vector<EncodedProblem>& problems,
-                                                  uint64_t seed, uint64_t stage_step,
-                                                  int64_t count) {
+                                                  uint64_t seed, uint64_t position, int64_t count) {
   std::vector<const EncodedProblem*> selected;
   std::vector<size_t> order;
   uint64_t shuffled_epoch = UINT64_MAX;
-  for (int64_t i = 0; i < count; ++i) {
-    const uint64_t position =
-        (stage_step - 1) * static_cast<uint64_t>(count) + static_cast<uint64_t>(i);
+  for (int64_t i = 0; i < count; ++i, ++position) {
     const uint64_t epoch = position / problems.size();
     if (epoch != shuffled_epoch) {
       order.resize(problems.size());

@@ -40,12 +40,10 @@ class ProblemSets {
   std::map<std::string, std::vector<EncodedProblem>> sets_;
 };
 
-// The `count` problems of the stage_step-th step (from 1) of a stage: the data set in a new random
-// order, keyed by `seed`, each time through. Nothing but its arguments decides, so there is no
-// cursor to lose.
+// `count` problems from `position` on (from 0): the data set in a new random order, keyed by
+// `seed`, each time through. Nothing but its arguments decides, so there is no cursor to lose.
 std::vector<const EncodedProblem*> SelectProblems(const std::vector<EncodedProblem>& problems,
-                                                  uint64_t seed, uint64_t stage_step,
-                                                  int64_t count);
+                                                  uint64_t seed, uint64_t position, int64_t count);
 
 }  // namespace e3
 

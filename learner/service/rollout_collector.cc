@@ -63,11 +63,10 @@ RolloutCollector::RolloutCollector(RolloutPool* pool, RewardClient* rewards,
       encoder_(encoder),
       problems_(spec, encoder, context_length) {}
 
-std::string RolloutCollector::Text(const google::protobuf::RepeatedField<uint32_t>& tokens) const {
-  const auto n = static_cast<size_t>(tokens.size());
-  absl::StatusOr<std::string> text =
-      encoder_->tokenizer().Decode(tokens.data(), n, /*skip_special_tokens=*/true);
-  return text.ok() ? *std::move(text) : std::string();
+absl::StatusOr<std::string> RolloutCollector::Text(
+    const google::protobuf::RepeatedField<uint32_t>& tokens) const {
+  return encoder_->tokenizer().Decode(tokens.data(), static_cast<size_t>(tokens.size()),
+                                      /*skip_special_tokens=*/true);
 }
 
 absl::Status RolloutCollector::SetTokens(const google::protobuf::RepeatedField<uint32_t>& tokens,
@@ -90,9 +89,11 @@ absl::StatusOr<v1::CollectedBatch> RolloutCollector::Collect(const v1::RunStageR
                                                              uint64_t step, const Stop& stop) {
   const v1::Stage& stage = spec_->curriculum().stages(static_cast<int>(request.stage()));
   E3_ASSIGN_OR_RETURN(const std::vector<EncodedProblem>* problems, problems_.Get(stage.dataset()));
-  const std::vector<const EncodedProblem*> selected =
-      SelectProblems(*problems, DeriveSeed(DeriveSeed(spec_->seed(), kDataOrder), request.stage()),
-                     step - request.first_step(), request.training().prompts_per_step());
+  const std::vector<const EncodedProblem*> selected = SelectProblems(
+      *problems, DeriveSeed(DeriveSeed(spec_->seed(), kDataOrder), HashName(stage.dataset())),
+      request.first_position() + (step - request.first_step() - 1) *
+                                     static_cast<uint64_t>(request.training().prompts_per_step()),
+      request.training().prompts_per_step());
 
   v1::CollectedBatch batch;
   batch.set_step(step);
@@ -119,7 +120,7 @@ absl::StatusOr<v1::CollectedBatch> RolloutCollector::Collect(const v1::RunStageR
     }
     for (const v1::Rollout& rollout : generated[i].rollouts) {
       v1::ScoreRequest& score = requests.emplace_back(selected[i]->grading);
-      score.set_response(Text(rollout.token_ids()));
+      E3_ASSIGN_OR_RETURN(*score.mutable_response(), Text(rollout.token_ids()));
     }
   }
   Stopwatch scoring;

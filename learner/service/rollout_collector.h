@@ -31,7 +31,7 @@ class RolloutCollector {
   absl::StatusOr<v1::MeasureReply> Measure(const v1::MeasureRequest& request, const Stop& stop);
 
  private:
-  std::string Text(const google::protobuf::RepeatedField<uint32_t>& tokens) const;
+  absl::StatusOr<std::string> Text(const google::protobuf::RepeatedField<uint32_t>& tokens) const;
   // The text of `tokens` as the request's response, with the byte at which each token ends.
   absl::Status SetTokens(const google::protobuf::RepeatedField<uint32_t>& tokens,
                          v1::ScoreRequest* request) const;

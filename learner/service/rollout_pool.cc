@@ -22,7 +22,7 @@ namespace {
 constexpr auto kGiveUpAfter = std::chrono::minutes(5);
 constexpr auto kStallTimeout = std::chrono::minutes(5);
 constexpr int64_t kSamplesARequest = 64;
-constexpr int64_t kSamplesInFlight = 1024;  // a server: enough to fill its batch and its queue
+constexpr int64_t kSamplesInFlight = 1024;  // of a server: fills its batch and its queue
 constexpr size_t kChunkBytes = 1 << 20;
 constexpr int kAttempts = 3;  // at a task that servers answer with a failure
 
@@ -95,7 +95,15 @@ struct RolloutPool::Generation {
   bool stopped = false;
   std::string last_error;  // of any server
   std::map<grpc::ClientContext*, Server*> streams;
+  std::set<const Server*> away;  // servers whose last stream failed
+  const int64_t servers;
 
+  // Samples that a server may have: its part of what is left, so that none idles while another has
+  // all, and what a slow one leaves goes to the others.
+  int64_t Share() const {
+    const auto serving = std::max<int64_t>(1, servers - static_cast<int64_t>(away.size()));
+    return std::min(kSamplesInFlight, (unfinished + serving - 1) / serving);
+  }
   bool over() const { return unfinished == 0 || stopped || !error.ok(); }
   bool Unfinished(size_t task, uint32_t sample) const {
     const TaskRollouts& t = results[task];
@@ -251,8 +259,7 @@ absl::Status RolloutPool::Work(Server& server, Generation& g) {
         server.heard = Clock::now();
       }
       if (g.over()) break;
-      for (auto next = g.Next(&server);
-           writable && next != g.queue.end() && samples < kSamplesInFlight;
+      for (auto next = g.Next(&server); writable && next != g.queue.end() && samples < g.Share();
            next = g.Next(&server)) {
         taken.emplace_back(next_id++, *next);
         samples += next->n;
@@ -289,6 +296,7 @@ absl::Status RolloutPool::Work(Server& server, Generation& g) {
     if (!open) break;
     server.heard = Clock::now();
     std::lock_guard<std::mutex> lock(g.mutex);
+    g.away.erase(&server);
     if (reply.has_failure()) {
       const v1::GenerateReply::Failure& f = reply.failure();
       absl::Status status(static_cast<absl::StatusCode>(f.code()), f.message());
@@ -353,7 +361,10 @@ absl::Status RolloutPool::Work(Server& server, Generation& g) {
 absl::StatusOr<std::vector<TaskRollouts>> RolloutPool::Generate(
     const std::vector<RolloutTask>& tasks, const RolloutOptions& options,
     const std::function<bool()>& stop) {
-  Generation g{tasks, options, version()};
+  Generation g{.tasks = tasks,
+               .options = options,
+               .oldest = version(),
+               .servers = static_cast<int64_t>(servers_.size())};
   progress_ = Clock::now();
   for (size_t i = 0; i < tasks.size(); ++i) {
     // Samples of a prompt share its blocks within a request; a request is never more than a server
@@ -375,8 +386,10 @@ absl::StatusOr<std::vector<TaskRollouts>> RolloutPool::Generate(
         absl::Status status = Work(*server, g);
         std::unique_lock<std::mutex> lock(g.mutex);
         if (g.over()) return;
-        if (!status.ok())
+        if (!status.ok()) {
           g.last_error = absl::StrCat("rollout server ", server->address, ": ", status.message());
+          g.away.insert(server);
+        }
         if (!status.ok() && !told) {
           Log("warning", "rollout server away; its rollouts go on from their last token",
               {{"server", server->address}, {"error", std::string(status.message())}});

@@ -6,6 +6,7 @@
 
 #include "services/runtime/log.h"
 #include "services/runtime/metrics.h"
+#include "services/runtime/overlong.h"
 
 namespace e3 {
 namespace {
@@ -39,18 +40,29 @@ const char* Help(const std::string& name) {
 
 }  // namespace
 
-std::map<std::string, double> BatchMetrics(const v1::CollectedBatch& batch) {
-  Mean reward, entropy, truncated, repeating, zero_signal, incorrect_end;
-  Mean length[3], verifications[3], attempts[3];  // all, correct, incorrect
-  std::vector<double> lengths;
+std::vector<double> Rewards(const v1::CollectedBatch::Group& group, int64_t budget,
+                            const v1::Training& training) {
+  std::vector<double> rewards;
+  for (const v1::Rollout& r : group.rollouts()) {
+    rewards.push_back(r.score().score() -
+                      training.soft_overlong_penalty() *
+                          Overlong(r.token_ids_size(), budget, training.soft_overlong_tokens()));
+  }
+  return rewards;
+}
+
+std::map<std::string, double> BatchMetrics(const v1::CollectedBatch& batch,
+                                           const v1::Training& training) {
+  Mean reward, entropy, repeating, zero_signal, incorrect_end;
+  Mean length[3], truncated[3], verifications[3], attempts[3];  // all, correct, incorrect
+  std::vector<double> lengths[3];
   double lag_tokens = 0, lag_sum = 0, lag_max = 0;
   for (const auto& group : batch.groups()) {
-    bool signal = false;
+    const std::vector<double> compared = Rewards(group, batch.budget(), training);
+    zero_signal.Add(std::equal(compared.begin() + 1, compared.end(), compared.begin()));
     for (const v1::Rollout& r : group.rollouts()) {
       const double score = r.score().score();
-      signal = signal || score != group.rollouts(0).score().score();
       reward.Add(score);
-      lengths.push_back(r.token_ids_size());
       for (float e : r.entropies()) entropy.Add(e);
       for (const auto& span : r.versions()) {
         const double lag = static_cast<double>(batch.step() - 1 - span.version().step());
@@ -60,21 +72,21 @@ std::map<std::string, double> BatchMetrics(const v1::CollectedBatch& batch) {
       }
       if (r.finish_reason() == v1::FINISH_REASON_STOP && score < 1 && !r.logprobs().empty())
         incorrect_end.Add(std::exp(r.logprobs().rbegin()[0]));
-      truncated.Add(r.finish_reason() == v1::FINISH_REASON_LENGTH);
       repeating.Add(r.score().trace().repeating());
       for (int kind : {0, score >= 1 ? 1 : 2}) {
+        lengths[kind].push_back(r.token_ids_size());
         length[kind].Add(r.token_ids_size());
+        truncated[kind].Add(r.finish_reason() == v1::FINISH_REASON_LENGTH);
         verifications[kind].Add(r.score().trace().verifications());
         attempts[kind].Add(r.score().trace().attempts());
       }
     }
-    zero_signal.Add(!signal);
   }
   std::map<std::string, double> metrics;
   metrics["reward"] = reward.value();
   metrics["zero_signal_share"] = zero_signal.value();
+  metrics["zero_signal_groups"] = zero_signal.sum;
   metrics["entropy"] = entropy.value();
-  metrics["truncated_share"] = truncated.value();
   metrics["repeating_share"] = repeating.value();
   metrics["incorrect_end_probability"] = incorrect_end.value();
   metrics["rollouts"] = reward.count;
@@ -86,14 +98,15 @@ std::map<std::string, double> BatchMetrics(const v1::CollectedBatch& batch) {
   const char* suffix[3] = {"", "_correct", "_incorrect"};
   for (int kind = 0; kind < 3; ++kind) {
     metrics[std::string("response_length") + suffix[kind]] = length[kind].value();
+    metrics[std::string("truncated_share") + suffix[kind]] = truncated[kind].value();
     metrics[std::string("verifications") + suffix[kind]] = verifications[kind].value();
     metrics[std::string("attempts") + suffix[kind]] = attempts[kind].value();
-  }
-  std::sort(lengths.begin(), lengths.end());
-  if (!lengths.empty()) {
-    metrics["response_length_p50"] = lengths[lengths.size() / 2];
-    metrics["response_length_max"] = lengths.back();
-    metrics["response_length_p95"] = lengths[lengths.size() * 95 / 100];
+    std::vector<double>& sorted = lengths[kind];
+    if (sorted.empty()) continue;
+    std::sort(sorted.begin(), sorted.end());
+    metrics[std::string("response_length_p50") + suffix[kind]] = sorted[sorted.size() / 2];
+    metrics[std::string("response_length_p95") + suffix[kind]] = sorted[sorted.size() * 95 / 100];
+    metrics[std::string("response_length_max") + suffix[kind]] = sorted.back();
   }
   return metrics;
 }

@@ -11,12 +11,18 @@
 
 namespace e3 {
 
-// reward, response_length (also _correct, _incorrect, _p50, _p95, _max), truncated_share,
-// zero_signal_share, entropy, verifications and attempts (also _correct, _incorrect),
-// repeating_share, incorrect_end_probability (of the end of the sequence, where incorrect responses
-// ended; Section 5), rollouts, response_tokens, rollouts_unjudged, prompts_set_aside,
-// version_lag_mean and version_lag_max (over tokens, in steps behind the policy that learns).
-std::map<std::string, double> BatchMetrics(const v1::CollectedBatch& batch);
+// What the advantages of a group's rollouts are made of: scores, less the soft overlong penalty.
+std::vector<double> Rewards(const v1::CollectedBatch::Group& group, int64_t budget,
+                            const v1::Training& training);
+
+// reward, response_length (also _p50, _p95, _max), truncated_share, verifications and attempts,
+// each also _correct and _incorrect; zero_signal_share and zero_signal_groups (whose Rewards are
+// all equal), entropy, repeating_share, incorrect_end_probability (of the end of the sequence,
+// where incorrect responses ended; Section 5), rollouts, response_tokens, rollouts_unjudged,
+// prompts_set_aside, version_lag_mean and version_lag_max (over tokens, in steps behind the policy
+// that learns).
+std::map<std::string, double> BatchMetrics(const v1::CollectedBatch& batch,
+                                           const v1::Training& training);
 // Means over the updates of a step that were not skipped: loss, kl, ratio, clip_low_share,
 // clip_high_share, clip_dual_share, gradient_norm, learning_rate; ratio_max over all;
 // incorrect_end_shift, the mean change of log p(end) there since the step began; update_flops; and

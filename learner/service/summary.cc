@@ -1,5 +1,6 @@
 #include "learner/service/summary.h"
 
+#include <fstream>
 #include <map>
 
 #include "absl/strings/str_cat.h"
@@ -161,24 +162,36 @@ std::string SummaryHtml(const std::string& model_folder, const v1::FinishJobRequ
   return html + "</div>\n</body></html>\n";
 }
 
+std::string LedgerLine(const v1::StepRecord& r) {
+  const Json line = {{"step", r.step()},
+                     {"stage", r.stage()},
+                     {"budget", r.budget()},
+                     {"data", ListJson(r.data())},
+                     {"generated_by", VersionJson(r.generated_by())},
+                     {"produced", VersionJson(r.produced())},
+                     {"finished_at_ms", r.finished_at_ms()},
+                     {"metrics", MetricsJson(r)}};
+  return line.dump() + "\n";
+}
+
 }  // namespace
+
+absl::Status WriteLedger(const std::string& output, const std::vector<v1::StepRecord>& records) {
+  std::string ledger;
+  for (const v1::StepRecord& record : records) ledger += LedgerLine(record);
+  return WriteFileDurably(output + "/ledger.jsonl", ledger);
+}
+
+absl::Status AppendToLedger(const std::string& output, const v1::StepRecord& record) {
+  const std::string path = output + "/ledger.jsonl";
+  std::ofstream file(path, std::ios::app);
+  file << LedgerLine(record) << std::flush;
+  return file ? absl::OkStatus() : absl::UnavailableError("cannot write " + path);
+}
 
 absl::Status WriteSummary(const std::string& output, const std::string& model_folder,
                           const v1::FinishJobRequest& request,
                           const std::vector<v1::StepRecord>& records) {
-  std::string ledger;
-  for (const v1::StepRecord& r : records) {
-    Json line = {{"step", r.step()},
-                 {"stage", r.stage()},
-                 {"budget", r.budget()},
-                 {"data", ListJson(r.data())},
-                 {"generated_by", VersionJson(r.generated_by())},
-                 {"produced", VersionJson(r.produced())},
-                 {"finished_at_ms", r.finished_at_ms()},
-                 {"metrics", MetricsJson(r)}};
-    ledger += line.dump() + "\n";
-  }
-  E3_RETURN_IF_ERROR(WriteFileDurably(output + "/ledger.jsonl", ledger));
   E3_RETURN_IF_ERROR(WriteFileDurably(output + "/summary.json",
                                       SummaryJson(model_folder, request, records).dump(2) + "\n"));
   return WriteFileDurably(output + "/summary.html", SummaryHtml(model_folder, request, records));

@@ -10,9 +10,13 @@
 
 namespace e3 {
 
-// Writes into folder `output`: ledger.jsonl (a line a step: step, stage, data, weight versions,
-// metrics), summary.json, and summary.html, a page with the stages, how budgets were chosen, J
-// before and after, and plots over the steps.
+// ledger.jsonl in folder `output`, a line a step: step, stage, data, weight versions, metrics.
+// Written anew, or with one more line.
+absl::Status WriteLedger(const std::string& output, const std::vector<v1::StepRecord>& records);
+absl::Status AppendToLedger(const std::string& output, const v1::StepRecord& record);
+
+// Writes into folder `output`: summary.json, and summary.html, a page with the stages, how budgets
+// were chosen, J before and after, and plots over the steps.
 absl::Status WriteSummary(const std::string& output, const std::string& model_folder,
                           const v1::FinishJobRequest& request,
                           const std::vector<v1::StepRecord>& records);

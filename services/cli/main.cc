@@ -16,11 +16,13 @@
 #include "absl/time/time.h"
 #include "learner/memory_need.h"
 #include "model/config.h"
+#include "re2/re2.h"
 #include "services/cli/supervisor.h"
 #include "services/cli/watch.h"
 #include "services/jobs/job_file.h"
 #include "services/runtime/files.h"
 #include "services/runtime/rpc.h"
+#include "services/runtime/stage_settings.h"
 #include "services/runtime/status_macros.h"
 
 namespace e3 {
@@ -65,8 +67,7 @@ absl::Status Validate(const Options& o) {
   for (const v1::Stage& stage : spec.curriculum().stages()) {
     int64_t budget = spec.curriculum().grid().rbegin()[0];  // of "auto" at most
     if (stage.budget() != "auto") (void)absl::SimpleAtoi(stage.budget(), &budget);
-    v1::Training training = spec.training();
-    training.MergeFrom(stage.training());
+    const v1::Training training = StageTraining(spec, stage);
     const int64_t longest = LongestSequence(model, spec, budget);
     std::cout << stage.name() << ": an update on sequences of up to " << longest
               << " tokens needs ";
@@ -223,6 +224,11 @@ absl::Status ExecOffline(int argc, char** argv) {
   return absl::NotFoundError(absl::StrCat("cannot run ", program, ": ", strerror(errno)));
 }
 
+// Of --device.
+std::string CheckDevice(const std::string& name) {
+  return RE2::FullMatch(name, "cpu|cuda(:[0-9]+)?") ? "" : "expected cpu, cuda or cuda:N";
+}
+
 void AddUpFlags(CLI::App* command, UpOptions* up) {
   command->add_option("--port-base", up->port_base, "Port of the job service; the others follow")
       ->check(CLI::Range(1024, 65000))
@@ -246,6 +252,7 @@ void AddUpFlags(CLI::App* command, UpOptions* up) {
       ->add_option("--device", up->device,
                    "Where models compute: cpu, cuda or cuda:N. cuda: several rollout servers, and "
                    "several ranks, take one GPU each")
+      ->check(CheckDevice)
       ->capture_default_str();
   command->add_option("--kv-cache-mib", up->kv_cache_mib, "KV cache of a rollout server")
       ->check(CLI::PositiveNumber)
@@ -319,6 +326,7 @@ int Main(int argc, char** argv) {
   CLI::App* validate = app.add_subcommand("validate", "Check a job file without a server");
   validate->add_option("file", o.file, "Job file (YAML)")->required();
   validate->add_option("--device", o.up.device, "Where the learner computes: cpu or cuda")
+      ->check(CheckDevice)
       ->capture_default_str();
   validate->callback([&] { status = Validate(o); });
 

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <httplib.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/file.h>
@@ -9,9 +10,12 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <filesystem>
 #include <iostream>
+#include <optional>
 #include <thread>
 
 #include "absl/strings/match.h"
@@ -149,7 +153,44 @@ void WriteProcesses(const UpOptions& o, const std::vector<Service>& services) {
   (void)WriteFileDurably(o.state + "/processes.json", json.dump(2) + "\n");
 }
 
-// Runs until SIGTERM or SIGINT: starts what dies again, then ends all.
+// Notes when each service last answered a request for its /metrics, in a thread. One that is
+// stopped or starved answers none, and nobody else would end it.
+class Watch {
+ public:
+  explicit Watch(const std::vector<Service>& services) : answered_(services.size()) {
+    for (const Service& service : services) addresses_.push_back(service.metrics);
+    thread_ = std::thread([this] { Run(); });
+  }
+  ~Watch() {
+    stopped_ = true;
+    thread_.join();
+  }
+  Clock::time_point answered(size_t service) const { return answered_[service]; }
+
+ private:
+  void Run() {
+    while (!stopped_) {
+      for (size_t i = 0; i < addresses_.size() && !stopped_; ++i) {
+        httplib::Client client("http://" + addresses_[i]);
+        client.set_connection_timeout(2);
+        client.set_read_timeout(2);
+        if (client.Get("/metrics")) answered_[i] = Clock::now();
+      }
+      for (int i = 0; i < 25 && !stopped_; ++i)
+        std::this_thread::sleep_for(std::chrono::milliseconds(200));
+    }
+  }
+
+  std::vector<std::string> addresses_;
+  std::vector<std::atomic<Clock::time_point>> answered_;
+  std::atomic<bool> stopped_{false};
+  std::thread thread_;
+};
+
+// A service that has not answered for so long is stalled.
+constexpr auto kStalled = std::chrono::seconds(45);
+
+// Runs until SIGTERM or SIGINT: ends what stalls, starts what dies again, then ends all.
 int Supervise(const UpOptions& o) {
   sigset_t signals;
   sigemptyset(&signals);
@@ -158,6 +199,7 @@ int Supervise(const UpOptions& o) {
   std::vector<Service> services = Services(o);
   for (Service& s : services) Start(o, &s);
   WriteProcesses(o, services);
+  std::optional<Watch> watch(services);
   while (true) {
     timespec second = {0, 200000000};
     int signal = sigtimedwait(&signals, nullptr, &second);
@@ -182,13 +224,27 @@ int Supervise(const UpOptions& o) {
                   << std::endl;
       }
     }
-    for (Service& s : services) {
+    for (size_t i = 0; i < services.size(); ++i) {
+      Service& s = services[i];
+      // One that has never answered is starting yet.
+      if (s.pid != 0 && watch->answered(i) > s.started &&
+          Clock::now() - watch->answered(i) > kStalled) {
+        std::cerr << Json({{"level", "warning"},
+                           {"process", "supervisor"},
+                           {"msg", "service does not answer; ending it"},
+                           {"service", s.name}})
+                         .dump()
+                  << std::endl;
+        kill(s.pid, SIGKILL);
+        s.started = Clock::now();  // its end is about to be heard of
+      }
       if (s.pid != 0 || Clock::now() < s.not_before) continue;
       Start(o, &s);
       changed = true;
     }
     if (changed) WriteProcesses(o, services);
   }
+  watch.reset();
   // Those who use others first, so that nobody waits for one that is gone.
   auto deadline = Clock::now() + std::chrono::seconds(12);
   for (auto s = services.rbegin(); s != services.rend(); ++s) {
@@ -265,6 +321,11 @@ std::string DescribeProcesses(const std::string& state) {
 
 absl::Status Up(const UpOptions& given) {
   UpOptions o = given;
+  if (absl::StartsWith(o.device, "cuda:") && o.learner_ranks > 1) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--device ", o.device, " is one GPU, and each of --learner-ranks ", o.learner_ranks,
+        " needs its own: --device cuda gives them cuda:0, cuda:1, …"));
+  }
   o.state = fs::absolute(o.state).lexically_normal().string();
   if (IsUp(o.state))
     return absl::AlreadyExistsError(

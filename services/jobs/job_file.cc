@@ -10,6 +10,7 @@
 #include "model/config.h"
 #include "nlohmann/json.hpp"
 #include "re2/re2.h"
+#include "services/runtime/stage_settings.h"
 #include "services/runtime/status_macros.h"
 #include "services/runtime/training_checks.h"
 #include "services/runtime/yaml_message.h"
@@ -295,12 +296,9 @@ class Checker {
                          2 * std::max(budget, c.grid(c.grid_size() - 1)),
                          " tokens) does not fit in the model's context of ", context_length_));
       }
-      v1::Training training = spec_.training();
-      training.MergeFrom(stage.training());
-      E3_RETURN_IF_ERROR(Refuse(key + ".training", CheckTraining(training)));
-      v1::Sampling sampling = spec_.sampling();
-      sampling.MergeFrom(stage.sampling());
-      E3_RETURN_IF_ERROR(Refuse(key + ".sampling", CheckTrainingSampling(sampling)));
+      E3_RETURN_IF_ERROR(Refuse(key + ".training", CheckTraining(StageTraining(spec_, stage))));
+      E3_RETURN_IF_ERROR(
+          Refuse(key + ".sampling", CheckTrainingSampling(StageSampling(spec_, stage))));
     }
     return absl::OkStatus();
   }

@@ -7,6 +7,7 @@
 
 #include "CLI/CLI.hpp"
 #include "services/offline/commands.h"
+#include "services/runtime/no_throw.h"
 
 namespace e3 {
 
@@ -70,7 +71,8 @@ int main(int argc, char** argv) {
   generate_command->add_option("--max-sequences", generate.max_sequences, "Samples running at once")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  generate_command->callback([&] { status = e3::RunGenerate(generate); });
+  generate_command->callback(
+      [&] { status = e3::NoThrow([&] { return e3::RunGenerate(generate); }); });
 
   e3::ScoreOptions score;
   CLI::App* score_command = app.add_subcommand("score", "Log-probabilities of given tokens");
@@ -83,7 +85,7 @@ int main(int argc, char** argv) {
   score_command->add_option("--threads", score.threads, "0: one a core")
       ->check(CLI::Range(0, 256))
       ->capture_default_str();
-  score_command->callback([&] { status = e3::RunScore(score); });
+  score_command->callback([&] { status = e3::NoThrow([&] { return e3::RunScore(score); }); });
 
   e3::TokenizeOptions tokenize;
   CLI::App* encode_command =
@@ -146,7 +148,7 @@ int main(int argc, char** argv) {
   sft_command->add_option("--threads", sft.threads, "0: one a core")
       ->check(CLI::Range(0, 256))
       ->capture_default_str();
-  sft_command->callback([&] { status = e3::RunSftFile(sft); });
+  sft_command->callback([&] { status = e3::NoThrow([&] { return e3::RunSftFile(sft); }); });
 
   CLI11_PARSE(app, argc, argv);
   if (!status.ok()) {

@@ -4,7 +4,9 @@
 #include <prometheus/text_serializer.h>
 #include <sys/socket.h>
 
+#include <atomic>
 #include <chrono>
+#include <memory>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -36,9 +38,13 @@ absl::StatusOr<std::thread> ServeHttp(httplib::Server& server, const std::string
   });
   if (!server.bind_to_port(at.host.c_str(), at.port))
     return absl::UnavailableError(absl::StrCat("cannot listen on ", address, "; is it taken?"));
-  std::thread thread([&server] { server.listen_after_bind(); });
+  auto ended = std::make_shared<std::atomic<bool>>(false);
+  std::thread thread([&server, ended] {
+    server.listen_after_bind();
+    *ended = true;
+  });
   // stop() does nothing to a server that does not run yet.
-  while (!server.is_running()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  while (!server.is_running() && !*ended) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   return thread;
 }
 
@@ -47,7 +53,7 @@ MetricsServer::MetricsServer() : server_(std::make_unique<httplib::Server>()) {}
 absl::StatusOr<std::unique_ptr<MetricsServer>> MetricsServer::Open(const std::string& address) {
   std::unique_ptr<MetricsServer> metrics(new MetricsServer);
   httplib::Server& server = *metrics->server_;
-  server.new_task_queue = [] { return new httplib::ThreadPool(2); };
+  server.new_task_queue = [] { return new httplib::ThreadPool(8); };
   server.set_keep_alive_timeout(2);  // also how long an idle client delays the end of the process
   server.Get("/metrics", [](const httplib::Request&, httplib::Response& response) {
     response.set_content(prometheus::TextSerializer().Serialize(MetricsRegistry()->Collect()),

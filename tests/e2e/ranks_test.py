@@ -39,7 +39,7 @@ with Cluster("--learner-ranks", "2", "--shard-optimizer") as c:
         time.sleep(0.1)
     waited = time.time() - begin
     check(waited < 60, f"a rank that stalls is noticed after {waited:.0f} s")
-    os.kill(stalled, signal.SIGKILL)
+    # Nobody but the supervisor ends it: the job goes on by itself.
     run("watch", job, "--state", c.state)
     disturbed = ledger(c.output(job))
     check([r["step"] for r in disturbed] == list(range(1, STEPS + 1)), "every step is there once")

@@ -6,8 +6,10 @@
 #include <catch2/catch.hpp>
 #include <cstdlib>
 #include <filesystem>
+#include <limits>
 #include <optional>
 
+#include "absl/strings/match.h"
 #include "learner/checkpoint.h"
 #include "learner/trainer.h"
 #include "model/device.h"
@@ -184,6 +186,25 @@ TEST_CASE("GRPOMask sees only what was better than its group, and averages over 
   CHECK(RelativeDifference(plain, mask) > 0.1);
 }
 
+TEST_CASE("a gradient that is not finite changes nothing") {
+  Trainer trainer(*Transformer::Load(kStarter));
+  std::vector<TrainingRollout> rollouts = Rollouts();
+  std::vector<const TrainingRollout*> pointers;
+  for (const TrainingRollout& r : rollouts) pointers.push_back(&r);
+  const int64_t n = trainer.policy().layout().size();
+  const std::vector<float> before(trainer.policy().parameters(), trainer.policy().parameters() + n);
+  rollouts[0].advantage = std::numeric_limits<double>::infinity();
+  auto update = [&] { return trainer.Update(MakeMiniBatch(pointers, Settings()), Settings(), 1); };
+  absl::StatusOr<UpdateStatistics> broken = update();
+  REQUIRE(broken.ok());
+  CHECK((broken->skipped && !broken->finite));
+  CHECK(std::equal(before.begin(), before.end(), trainer.policy().parameters()));
+  CHECK(trainer.optimizer().updates() == 0);
+  rollouts[0].advantage = 1;
+  CHECK(update()->finite);
+  CHECK(trainer.optimizer().updates() == 1);
+}
+
 TEST_CASE("a checkpoint brings back exactly what was saved, and refuses what is torn or foreign") {
   char name[] = "/tmp/e3-checkpoint-XXXXXX";
   const std::string folder = std::string(mkdtemp(name)) + "/step-000003";
@@ -216,14 +237,31 @@ TEST_CASE("a checkpoint brings back exactly what was saved, and refuses what is 
     CHECK(absl::IsDataLoss(load("job").status()));
     std::string flipped = whole;
     flipped[flipped.size() / 2] ^= 1;
-    if (std::string(file) != "trainer.json") {
-      REQUIRE(WriteFileDurably(path, flipped).ok());
-      CHECK(absl::IsDataLoss(load("job").status()));
-    }
+    REQUIRE(WriteFileDurably(path, flipped).ok());
+    CHECK(absl::IsDataLoss(load("job").status()));
     std::filesystem::remove(path);
     CHECK(absl::IsDataLoss(load("job").status()));
     REQUIRE(WriteFileDurably(path, whole).ok());
   }
+  CHECK(load("job").ok());
+  ModelConfig wider = resumed.policy().config();
+  wider.intermediate_size += 8;
+  const absl::Status other = LoadCheckpoint(folder, "job", wider, ParameterLayout(wider)).status();
+  CHECK(absl::IsDataLoss(other));
+  CHECK(absl::StrContains(other.message(), "gate_proj"));  // named
+}
+
+TEST_CASE("the newest checkpoints are kept, and the best") {
+  char name[] = "/tmp/e3-checkpoints-XXXXXX";
+  const std::string parent = mkdtemp(name);
+  for (uint64_t step : {1, 2, 4, 6, 8, 10})
+    REQUIRE(MakeFolders(CheckpointFolder(parent, step)).ok());
+  // 10 is being written.
+  CHECK(CheckpointStep(PruneCheckpoints(parent, /*written=*/8, /*keep=*/2, /*best=*/2)) == 6);
+  std::vector<uint64_t> left;
+  for (const std::string& folder : ListCheckpoints(parent)) left.push_back(CheckpointStep(folder));
+  CHECK(left == std::vector<uint64_t>{10, 8, 6, 2});
+  std::filesystem::remove_all(parent);
 }
 
 }  // namespace
