@@ -36,11 +36,6 @@ absl::StatusOr<c10::Device> ParseDevice(const std::string& name) {
         absl::StrCat(name, " is not there: this machine has ", devices, " GPUs"));
   }
   setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8", /*overwrite=*/0);
-  // Time-outs and lost ranks are process_group.h's business: NCCL's watchdogs in LibTorch would end
-  // the process, or hold a failed group for a minute.
-  for (const char* name : {"TORCH_NCCL_ASYNC_ERROR_HANDLING", "TORCH_NCCL_ENABLE_MONITORING",
-                           "TORCH_NCCL_DUMP_ON_TIMEOUT", "TORCH_NCCL_WAIT_TIMEOUT_DUMP_MILSEC"})
-    setenv(name, "0", 0);
   at::globalContext().setDeterministicAlgorithms(true, /*warn_only=*/false);
   at::globalContext().setDeterministicFillUninitializedMemory(false);
   return device;

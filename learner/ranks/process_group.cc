@@ -29,6 +29,18 @@
 namespace e3 {
 namespace {
 
+// What LibTorch does besides, switched off before there are threads. Time-outs and lost ranks are
+// this file's business: NCCL's watchdogs would end the process, or hold a failed group for a
+// minute. The flight recorder, which nobody reads here, keeps a map of the process's groups without
+// a lock (2.11): two threads that each begin an operation of their own group crash it.
+[[maybe_unused]] const bool switched_off = [] {
+  for (const char* name : {"TORCH_NCCL_ASYNC_ERROR_HANDLING", "TORCH_NCCL_ENABLE_MONITORING",
+                           "TORCH_NCCL_DUMP_ON_TIMEOUT", "TORCH_NCCL_WAIT_TIMEOUT_DUMP_MILSEC",
+                           "TORCH_FR_BUFFER_SIZE"})
+    setenv(name, "0", /*overwrite=*/0);
+  return true;
+}();
+
 constexpr std::chrono::milliseconds kLook(200);
 constexpr double kJoinSeconds = 30;
 
