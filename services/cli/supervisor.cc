@@ -176,7 +176,7 @@ class Watch {
         client.set_read_timeout(2);
         if (client.Get("/metrics")) answered_[i] = Clock::now();
       }
-      for (int i = 0; i < 25 && !stopped_; ++i)
+      for (int i = 0; i < 5 && !stopped_; ++i)
         std::this_thread::sleep_for(std::chrono::milliseconds(200));
     }
   }
@@ -187,8 +187,9 @@ class Watch {
   std::thread thread_;
 };
 
-// A service that has not answered for so long is stalled.
-constexpr auto kStalled = std::chrono::seconds(45);
+// A service that has not answered for so long is stalled; one that has not begun to, since it was
+// started.
+constexpr auto kStalled = std::chrono::seconds(45), kStarting = std::chrono::seconds(120);
 
 // Runs until SIGTERM or SIGINT: ends what stalls, starts what dies again, then ends all.
 int Supervise(const UpOptions& o) {
@@ -226,9 +227,10 @@ int Supervise(const UpOptions& o) {
     }
     for (size_t i = 0; i < services.size(); ++i) {
       Service& s = services[i];
-      // One that has never answered is starting yet.
-      if (s.pid != 0 && watch->answered(i) > s.started &&
-          Clock::now() - watch->answered(i) > kStalled) {
+      const Clock::time_point answered = watch->answered(i);
+      const bool stalled = answered > s.started ? Clock::now() - answered > kStalled
+                                                : Clock::now() - s.started > kStarting;
+      if (s.pid != 0 && stalled) {
         std::cerr << Json({{"level", "warning"},
                            {"process", "supervisor"},
                            {"msg", "service does not answer; ending it"},
