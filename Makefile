@@ -64,7 +64,7 @@ bench-rollout: build  ## The rollout engine against transformers, llama.cpp and 
 	@cmake --build $(BUILD) -j $(JOBS) --target bench_rollout
 	@python3 bench/rollout/run.py
 
-bench-learner: build  ## The learner's update against transformers + AdamW and the matrix products alone (about three minutes)
+bench-learner: build  ## The learner's update against transformers + AdamW and the matrix products alone (about ten minutes)
 	@deploy/setup/test_tools.sh
 	@[ -f .deps/models/smollm2/model.safetensors ] || .deps/parity/bin/python deploy/models/convert_smollm2.py .deps/models/smollm2
 	@cmake --build $(BUILD) -j $(JOBS) --target bench_learner
