@@ -13,9 +13,9 @@
 namespace e3 {
 
 // "cpu", "cuda" or "cuda:N". Sets environment variables for a GPU: to be called while there are few
-// threads. A GPU's operators are made deterministic, for the process: the same
-// inputs in the same batch give the same bits. InvalidArgument for another name; FailedPrecondition
-// when this build or this machine does not have the device.
+// threads. A GPU's operators are made deterministic, for the process: the same inputs in the same
+// batch give the same bits. InvalidArgument for another name; FailedPrecondition when this build or
+// this machine does not have the device.
 absl::StatusOr<c10::Device> ParseDevice(const std::string& name);
 
 // Bytes of a GPU's memory: what is free, with what this process keeps for later; and the most that

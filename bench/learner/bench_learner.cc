@@ -24,6 +24,7 @@
 #include "model/log_softmax.h"
 #include "model/transformer.h"
 #include "nlohmann/json.hpp"
+#include "services/jobs/job_file.h"
 
 namespace e3 {
 namespace {
@@ -136,18 +137,10 @@ int Main(int argc, char** argv) {
   const ModelConfig& config = trainer.policy().config();
   const std::vector<TrainingRollout> rollouts = Rollouts(lengths, config.vocab_size);
 
-  v1::Training training;
+  v1::Training training = DefaultTraining();
   training.set_recompute_activations(recompute);
   training.set_micro_batch_tokens(micro_batch_tokens);
   training.set_compute_dtype(bf16 ? v1::COMPUTE_DTYPE_BF16 : v1::COMPUTE_DTYPE_FP32);
-  training.set_learning_rate(1e-6);
-  training.set_beta1(0.9);
-  training.set_beta2(0.999);
-  training.set_epsilon(1e-8);
-  training.set_max_grad_norm(1);
-  training.set_clip_low(0.2);
-  training.set_clip_high(0.2);
-  training.set_dual_clip(3);
   std::vector<const TrainingRollout*> pointers;
   int64_t tokens = 0, longest = 0;
   for (const TrainingRollout& r : rollouts) {

@@ -18,7 +18,6 @@
 #include "tasks/dataset.h"
 
 namespace e3 {
-namespace {
 
 v1::Training DefaultTraining() {
   v1::Training t;
@@ -59,6 +58,8 @@ v1::Training DefaultTraining() {
   t.set_compute_dtype(v1::COMPUTE_DTYPE_FP32);
   return t;
 }
+
+namespace {
 
 void FillDefaults(v1::JobSpec* spec) {
   if (!spec->has_seed()) spec->set_seed(0);

@@ -9,6 +9,9 @@
 
 namespace e3 {
 
+// What a job's training is where its file says nothing: every field set.
+v1::Training DefaultTraining();
+
 // Parses `yaml`, fills in every default, makes paths absolute (relative ones start at the folder of
 // `path`), and checks everything that can be known before the job runs: keys, types, ranges, names,
 // files, data. InvalidArgument "FILE:LINE:COLUMN: KEY: what was expected".
