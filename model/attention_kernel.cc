@@ -4,6 +4,7 @@
 #include <cmath>
 #include <utility>
 
+#include "model/attention_blocks.h"
 #include "model/vector_math.h"
 
 namespace e3 {
@@ -16,20 +17,16 @@ constexpr int64_t kWorthThreads = 1 << 16;
 
 inline int64_t RoundUp(int64_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
 
-// kVecs: vectors a head, as a constant where it is common (0: not known at compile time).
-template <int kVecs>
-inline float Dot(const float* a, const float* b, int64_t vecs) {
-  const int64_t n = kVecs ? kVecs : vecs;
-  Vec sum = Splat(0);
-  for (int64_t i = 0; i < n; ++i) sum += Load(a + i * kLanes) * Load(b + i * kLanes);
-  return Sum(sum);
+const AttentionBlocks& Blocks() {
+  static const AttentionBlocks& blocks =
+      __builtin_cpu_supports("avx512f") ? kAttentionBlocksAvx512 : kAttentionBlocksAvx2;
+  return blocks;
 }
 
-template <int kVecs>
-inline void AddScaled(float* y, float a, const float* x, int64_t vecs) {
-  const int64_t n = kVecs ? kVecs : vecs;
-  for (int64_t i = 0; i < n; ++i)
-    Store(y + i * kLanes, Load(y + i * kLanes) + Splat(a) * Load(x + i * kLanes));
+inline float Dot(const float* a, const float* b, int64_t dim) {
+  Vec sum = Splat(0);
+  for (int64_t i = 0; i < dim; i += kLanes) sum += Load(a + i) * Load(b + i);
+  return Sum(sum);
 }
 
 // scores[j] -> e^(scores[j] - max); returns their sum and the maximum. Padding up to a whole vector
@@ -57,51 +54,6 @@ inline Softmax ExpInPlace(float* scores, int64_t n) {
     sum += e;
   }
   return {m, Sum(sum)};
-}
-
-// A query head on its way through a run of rows.
-struct QueryHead {
-  const float* query;
-  int64_t context;
-  float* scores;  // then the probabilities
-  float* out;
-  float* lse;
-};
-
-// 16 scores of each of kHeads query heads against a block of transposed keys [dim][16].
-template <int kHeads>
-inline void ScoreBlock(const QueryHead* heads, const float* keys, int64_t dim, float scale,
-                       int64_t first) {
-  Vec low[kHeads], high[kHeads];
-  for (int q = 0; q < kHeads; ++q) low[q] = high[q] = Splat(0);
-  for (int64_t d = 0; d < dim; ++d) {
-    const Vec a = Load(keys + d * kKvBlockRows), b = Load(keys + d * kKvBlockRows + kLanes);
-    for (int q = 0; q < kHeads; ++q) {
-      const Vec x = Splat(heads[q].query[d]);
-      low[q] += x * a;
-      high[q] += x * b;
-    }
-  }
-  for (int q = 0; q < kHeads; ++q) {
-    Store(heads[q].scores + first, low[q] * Splat(scale));
-    Store(heads[q].scores + first + kLanes, high[q] * Splat(scale));
-  }
-}
-
-// out += the first `rows` rows of `values` [16][dim], each by its probability.
-template <int kVecs>
-inline void AddValues(const float* p, const float* values, int64_t rows, int64_t dim, float* out) {
-  if constexpr (kVecs > 0) {
-    Vec sum[kVecs];
-    for (int v = 0; v < kVecs; ++v) sum[v] = Load(out + v * kLanes);
-    for (int64_t r = 0; r < rows; ++r) {
-      const Vec weight = Splat(p[r]);
-      for (int v = 0; v < kVecs; ++v) sum[v] += weight * Load(values + r * dim + v * kLanes);
-    }
-    for (int v = 0; v < kVecs; ++v) Store(out + v * kLanes, sum[v]);
-  } else {
-    for (int64_t r = 0; r < rows; ++r) AddScaled<0>(out, p[r], values + r * dim, dim / kLanes);
-  }
 }
 
 // Rows [begin, end), which have the same keys and values, for key/value heads [first_head,
@@ -133,7 +85,6 @@ struct RunScratch {
   std::vector<float> scores;
 };
 
-template <int kVecs>
 void AttendRun(const HeadShape& shape, const std::vector<QueryRow>& rows, const Run& run,
                RunScratch& scratch) {
   const int64_t dim = shape.head_dim, group = shape.num_heads / shape.num_kv_heads;
@@ -144,6 +95,7 @@ void AttendRun(const HeadShape& shape, const std::vector<QueryRow>& rows, const 
   for (int64_t i = run.begin; i < run.end; ++i)
     longest = std::max(longest, rows[static_cast<size_t>(i)].context);
   const int64_t blocks = (longest + kKvBlockRows - 1) / kKvBlockRows;
+  const AttentionBlocks& kernels = Blocks();
 
   // The query heads of each key/value head, one after the other.
   const int64_t per_head = (run.end - run.begin) * group;
@@ -181,11 +133,7 @@ void AttendRun(const HeadShape& shape, const std::vector<QueryRow>& rows, const 
       }
       const float* keys = head_of(kv.keys, b, h);
       const QueryHead* mine = heads + (h - run.first_head) * per_head;
-      int64_t q = 0;
-      for (; q + 4 <= per_head; q += 4) ScoreBlock<4>(mine + q, keys, dim, scale, b * kKvBlockRows);
-      for (; q + 3 <= per_head; q += 3) ScoreBlock<3>(mine + q, keys, dim, scale, b * kKvBlockRows);
-      for (; q + 2 <= per_head; q += 2) ScoreBlock<2>(mine + q, keys, dim, scale, b * kKvBlockRows);
-      for (; q < per_head; ++q) ScoreBlock<1>(mine + q, keys, dim, scale, b * kKvBlockRows);
+      kernels.score(mine, per_head, keys, dim, scale, b * kKvBlockRows);
     }
   }
   for (int64_t q = 0; q < all; ++q) {
@@ -202,16 +150,14 @@ void AttendRun(const HeadShape& shape, const std::vector<QueryRow>& rows, const 
       fetch(kv.values, b + 1, h);
       const float* values = head_of(kv.values, b, h);
       const QueryHead* mine = heads + (h - run.first_head) * per_head;
-      for (int64_t q = 0; q < per_head; ++q) {
-        const int64_t left = std::min(kKvBlockRows, mine[q].context - b * kKvBlockRows);
-        AddValues<kVecs>(mine[q].scores + b * kKvBlockRows, values, left, dim, mine[q].out);
-      }
+      kernels.add_values(mine, per_head, values, dim, b * kKvBlockRows);
     }
   }
 }
 
-template <int kVecs>
-void AttendRowsImpl(const HeadShape& shape, const std::vector<QueryRow>& rows) {
+}  // namespace
+
+void AttendRows(const HeadShape& shape, const std::vector<QueryRow>& rows) {
   // Runs of neighbours over the same keys.
   std::vector<Run> runs;
   const int64_t n = static_cast<int64_t>(rows.size());
@@ -256,94 +202,14 @@ void AttendRowsImpl(const HeadShape& shape, const std::vector<QueryRow>& rows) {
       if (run.alone) {
         StoreKeyValue(shape, rows[static_cast<size_t>(run.begin)], run.first_head, run.last_head);
       }
-      AttendRun<kVecs>(shape, rows, run, scratch);
+      AttendRun(shape, rows, run, scratch);
     }
   }
 }
 
-// --- gradients ---
-
-// Query rows whose gradients are computed together.
-constexpr int kTileRows = 4;
-
-// A block of 16 keys and values of one head, in the layouts that the products want; zeros where the
-// sequence has no key. And the sums of their gradients.
-struct GradientBlock {
-  std::vector<float> keys, keys_t, values_t, d_keys, d_values;  // [16][dim], _t: [dim][16]
-};
-
-// One query row and head.
-struct GradientRow {
-  const float* query;
-  const float* d_out;
-  float* d_query;
-  float lse, delta;
-  int64_t visible;  // keys of the block that the row attends to
-};
-
-// out[r][0 … 16) = rows[r] . each of 16 columns of `block` [dim][16].
-template <int kRows>
-inline void BlockDots(const float* const* rows, const float* block, int64_t dim,
-                      float (*out)[kKvBlockRows]) {
-  Vec low[kRows], high[kRows];
-  for (int r = 0; r < kRows; ++r) low[r] = high[r] = Splat(0);
-  for (int64_t d = 0; d < dim; ++d) {
-    const Vec a = Load(block + d * kKvBlockRows), b = Load(block + d * kKvBlockRows + kLanes);
-    for (int r = 0; r < kRows; ++r) {
-      const Vec x = Splat(rows[r][d]);
-      low[r] += x * a;
-      high[r] += x * b;
-    }
-  }
-  for (int r = 0; r < kRows; ++r) {
-    Store(out[r], low[r]);
-    Store(out[r] + kLanes, high[r]);
-  }
-}
-
-// What a tile of rows adds to the gradients of a block, and the block to those of the rows.
-template <int kVecs, int kRows>
-void AddTileGradients(const GradientRow* rows, int64_t dim, float scale, GradientBlock& block) {
-  const float *query[kRows], *d_out[kRows];
-  for (int r = 0; r < kRows; ++r) {
-    query[r] = rows[r].query;
-    d_out[r] = rows[r].d_out;
-  }
-  float p[kRows][kKvBlockRows], ds[kRows][kKvBlockRows];
-  BlockDots<kRows>(query, block.keys_t.data(), dim, p);
-  BlockDots<kRows>(d_out, block.values_t.data(), dim, ds);
-  for (int r = 0; r < kRows; ++r) {
-    for (int64_t k = rows[r].visible; k < kKvBlockRows; ++k) p[r][k] = -INFINITY;
-    for (int64_t k = 0; k < kKvBlockRows; k += kLanes) {
-      const Vec score = Load(p[r] + k);
-      Vec e = Exp(score * Splat(scale) - Splat(rows[r].lse));
-      e = score == Splat(-INFINITY) ? Splat(0) : e;
-      Store(p[r] + k, e);
-      Store(ds[r] + k, e * (Load(ds[r] + k) - Splat(rows[r].delta)) * Splat(scale));
-    }
-    AddValues<kVecs>(ds[r], block.keys.data(), kKvBlockRows, dim, rows[r].d_query);
-  }
-  const int64_t vecs = kVecs > 0 ? kVecs : dim / kLanes;
-  for (int64_t k = 0; k < kKvBlockRows; ++k) {
-    float* d_key = block.d_keys.data() + k * dim;
-    float* d_value = block.d_values.data() + k * dim;
-    for (int64_t v = 0; v < vecs * kLanes; v += kLanes) {
-      Vec key = Load(d_key + v), value = Load(d_value + v);
-      for (int r = 0; r < kRows; ++r) {
-        key += Splat(ds[r][k]) * Load(query[r] + v);
-        value += Splat(p[r][k]) * Load(d_out[r] + v);
-      }
-      Store(d_key + v, key);
-      Store(d_value + v, value);
-    }
-  }
-}
-
-template <int kVecs>
-void AttendBackwardImpl(const HeadShape& shape, const std::vector<int64_t>& offsets,
-                        const float* query, const float* keys, const float* values,
-                        const float* out, const float* lse, const float* d_out, float* d_query,
-                        float* d_keys, float* d_values) {
+void AttendBackward(const HeadShape& shape, const std::vector<int64_t>& offsets, const float* query,
+                    const float* keys, const float* values, const float* out, const float* lse,
+                    const float* d_out, float* d_query, float* d_keys, float* d_values) {
   const int64_t dim = shape.head_dim, group = shape.num_heads / shape.num_kv_heads;
   const int64_t q_stride = shape.num_heads * dim, kv_stride = shape.num_kv_heads * dim;
   const int64_t sequences = static_cast<int64_t>(offsets.size()) - 1;
@@ -352,16 +218,15 @@ void AttendBackwardImpl(const HeadShape& shape, const std::vector<int64_t>& offs
 #pragma omp parallel
   {
     const size_t block_floats = static_cast<size_t>(kKvBlockRows * dim);
-    GradientBlock block{std::vector<float>(block_floats),
-                        std::vector<float>(block_floats),
-                        std::vector<float>(block_floats),
-                        {},
-                        {}};
+    std::vector<float> block_keys(block_floats), block_keys_t(block_floats),
+        block_values_t(block_floats), block_d_keys(block_floats), block_d_values(block_floats);
+    const GradientBlock block{block_keys.data(), block_keys_t.data(), block_values_t.data(),
+                              block_d_keys.data(), block_d_values.data()};
     std::vector<GradientRow> rows;
 #pragma omp for schedule(dynamic, 1)
     for (int64_t task = 0; task < sequences * shape.num_kv_heads; ++task) {
-      const int64_t begin = offsets[task / shape.num_kv_heads];
-      const int64_t n = offsets[task / shape.num_kv_heads + 1] - begin;
+      const int64_t begin = offsets[static_cast<size_t>(task / shape.num_kv_heads)];
+      const int64_t n = offsets[static_cast<size_t>(task / shape.num_kv_heads + 1)] - begin;
       const int64_t h = task % shape.num_kv_heads;
       // All query heads of the key/value head, row after row.
       rows.clear();
@@ -370,8 +235,8 @@ void AttendBackwardImpl(const HeadShape& shape, const std::vector<int64_t>& offs
           const int64_t at = (begin + i) * q_stride + head * dim;
           std::fill_n(d_query + at, dim, 0.0f);
           rows.push_back({query + at, d_out + at, d_query + at,
-                          lse[(begin + i) * shape.num_heads + head],
-                          Dot<kVecs>(d_out + at, out + at, dim / kLanes), 0});
+                          lse[(begin + i) * shape.num_heads + head], Dot(d_out + at, out + at, dim),
+                          0});
         }
       }
       for (int64_t first = 0; first < n; first += kKvBlockRows) {
@@ -381,59 +246,24 @@ void AttendBackwardImpl(const HeadShape& shape, const std::vector<int64_t>& offs
           for (int64_t d = 0; d < dim; ++d) {
             const size_t row = static_cast<size_t>(k * dim + d);
             const size_t column = static_cast<size_t>(d * kKvBlockRows + k);
-            block.keys[row] = block.keys_t[column] = k < held ? keys[at + d] : 0.0f;
-            block.values_t[column] = k < held ? values[at + d] : 0.0f;
+            block_keys[row] = block_keys_t[column] = k < held ? keys[at + d] : 0.0f;
+            block_values_t[column] = k < held ? values[at + d] : 0.0f;
           }
         }
-        block.d_keys.assign(block_floats, 0.0f);
-        block.d_values.assign(block_floats, 0.0f);
-        const int64_t last = static_cast<int64_t>(rows.size());
-        for (int64_t r = first * group; r < last; ++r)
+        block_d_keys.assign(block_floats, 0.0f);
+        block_d_values.assign(block_floats, 0.0f);
+        const int64_t from = first * group, last = static_cast<int64_t>(rows.size());
+        for (int64_t r = from; r < last; ++r)
           rows[static_cast<size_t>(r)].visible = std::min(kKvBlockRows, r / group - first + 1);
-        int64_t r = first * group;
-        for (; r + kTileRows <= last; r += kTileRows)
-          AddTileGradients<kVecs, kTileRows>(&rows[static_cast<size_t>(r)], dim, scale, block);
-        for (; r < last; ++r)
-          AddTileGradients<kVecs, 1>(&rows[static_cast<size_t>(r)], dim, scale, block);
+        Blocks().add_gradients(rows.data() + from, last - from, dim, scale, block);
         for (int64_t k = 0; k < held; ++k) {
           const int64_t at = (begin + first + k) * kv_stride + h * dim;
-          std::copy_n(block.d_keys.data() + k * dim, dim, d_keys + at);
-          std::copy_n(block.d_values.data() + k * dim, dim, d_values + at);
+          std::copy_n(block.d_keys + k * dim, dim, d_keys + at);
+          std::copy_n(block.d_values + k * dim, dim, d_values + at);
         }
       }
     }
   }
-}
-
-// Calls f<kVecs> with the constant for common head sizes.
-#define E3_DISPATCH_HEAD_DIM(dim, call) \
-  switch (dim) {                        \
-    case 32:                            \
-      return call(4);                   \
-    case 64:                            \
-      return call(8);                   \
-    case 128:                           \
-      return call(16);                  \
-    default:                            \
-      return call(0);                   \
-  }
-
-}  // namespace
-
-void AttendRows(const HeadShape& shape, const std::vector<QueryRow>& rows) {
-#define E3_CALL(n) AttendRowsImpl<n>(shape, rows)
-  E3_DISPATCH_HEAD_DIM(shape.head_dim, E3_CALL)
-#undef E3_CALL
-}
-
-void AttendBackward(const HeadShape& shape, const std::vector<int64_t>& offsets, const float* query,
-                    const float* keys, const float* values, const float* out, const float* lse,
-                    const float* d_out, float* d_query, float* d_keys, float* d_values) {
-#define E3_CALL(n)                                                                             \
-  AttendBackwardImpl<n>(shape, offsets, query, keys, values, out, lse, d_out, d_query, d_keys, \
-                        d_values)
-  E3_DISPATCH_HEAD_DIM(shape.head_dim, E3_CALL)
-#undef E3_CALL
 }
 
 }  // namespace e3

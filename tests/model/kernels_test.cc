@@ -6,6 +6,8 @@
 #include <tuple>
 #include <vector>
 
+#include "model/attention_blocks.h"
+#include "model/attention_kernel.h"
 #include "model/log_softmax.h"
 #include "model/packed_matrix.h"
 #include "model/packed_matrix_kernel.h"
@@ -54,6 +56,38 @@ TEST_CASE("a row of a product has the same bits in every batch, and on every wid
     PanelProductAvx2(in, panel.data(), {narrow.data(), kPanelWidth, 29, nullptr, false});
     PanelProductAvx512(in, panel.data(), {wide.data(), kPanelWidth, 29, nullptr, false});
     REQUIRE(narrow == wide);
+  }
+}
+
+TEST_CASE("attention has the same bits on every width of vectors") {
+  if (!__builtin_cpu_supports("avx512f")) return;
+  for (int64_t dim : {8, 24, 32, 64, 80, 128}) {
+    constexpr int64_t kHeads = 7;
+    const auto floats = static_cast<size_t>(kKvBlockRows * dim);
+    const std::vector<float> queries = Random(kHeads * dim, 1), keys = Random(16 * dim, 2),
+                             keys_t = Random(16 * dim, 3), values_t = Random(16 * dim, 4),
+                             d_outs = Random(kHeads * dim, 5);
+    std::vector<std::vector<float>> results[2];
+    for (const AttentionBlocks* blocks : {&kAttentionBlocksAvx2, &kAttentionBlocksAvx512}) {
+      std::vector<float> scores(kHeads * 16), outs(queries), d_queries(d_outs),
+          d_keys(floats, 1.0f), d_values(floats, 2.0f);
+      std::vector<QueryHead> heads;
+      std::vector<GradientRow> rows;
+      for (int64_t i = 0; i < kHeads; ++i) {
+        heads.push_back({queries.data() + i * dim, 3 + 2 * i, scores.data() + i * 16,
+                         outs.data() + i * dim, nullptr});
+        rows.push_back({queries.data() + i * dim, d_outs.data() + i * dim,
+                        d_queries.data() + i * dim, 0.5f * static_cast<float>(i), 0.1f, 3 + 2 * i});
+      }
+      blocks->score(heads.data(), kHeads, keys_t.data(), dim, 0.3f, 0);
+      blocks->add_values(heads.data(), kHeads, keys.data(), dim, 0);
+      blocks->add_gradients(
+          rows.data(), kHeads, dim, 0.3f,
+          {keys.data(), keys_t.data(), values_t.data(), d_keys.data(), d_values.data()});
+      results[blocks == &kAttentionBlocksAvx512] = {scores, outs, d_queries, d_keys, d_values};
+    }
+    INFO("head size " << dim);
+    for (size_t i = 0; i < results[0].size(); ++i) CHECK(results[0][i] == results[1][i]);
   }
 }
 
