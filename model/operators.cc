@@ -100,10 +100,13 @@ class EmbeddingFunction : public Function<EmbeddingFunction> {
     variable_list saved = context->get_saved_variables();
     at::Tensor d_y = d_ys[0].contiguous(), &gradient = GradientOf(saved[0]);
     const int64_t* ids = saved[1].const_data_ptr<int64_t>();
-    const int64_t dim = d_y.size(1);
+    const int64_t rows = d_y.size(0), dim = d_y.size(1);
+    const float* from = Data(d_y);
     float* out = Out(gradient);
-    for (int64_t r = 0; r < d_y.size(0); ++r)
-      for (int64_t i = 0; i < dim; ++i) out[ids[r] * dim + i] += Data(d_y)[r * dim + i];
+    for (int64_t r = 0; r < rows; ++r) {
+      float* to = out + ids[r] * dim;
+      for (int64_t i = 0; i < dim; ++i) to[i] += from[r * dim + i];
+    }
     return {at::Tensor(), at::Tensor()};
   }
 };
@@ -126,8 +129,31 @@ class RmsNormFunction : public Function<RmsNormFunction> {
     at::Tensor d_y = d_ys[0].contiguous(), d_x = at::empty_like(x),
                d_weight = at::zeros_like(weight);
     RmsNormRowsBackward(Data(x), x.size(0), x.size(1), Data(weight), Data(scale), Data(d_y),
-                        Out(d_x), Out(d_weight));
+                        /*d_sum=*/nullptr, Out(d_x), Out(d_weight));
     return {d_x, d_weight, at::Tensor()};
+  }
+};
+
+// The gradient of the sum and that of its norm leave in one tensor, to both summands.
+class AddRmsNormFunction : public Function<AddRmsNormFunction> {
+ public:
+  static variable_list forward(AutogradContext* context, const at::Tensor& x, const at::Tensor& y,
+                               const at::Tensor& weight, double epsilon) {
+    at::Tensor sum = at::empty_like(x), normalised = at::empty_like(x),
+               scale = at::empty({x.size(0)}, x.options());
+    AddRmsNormRows(Data(x), Data(y), x.size(0), x.size(1), Data(weight),
+                   static_cast<float>(epsilon), Out(sum), Out(normalised), Out(scale));
+    context->save_for_backward({sum, weight, scale});
+    return {sum, normalised};
+  }
+  static variable_list backward(AutogradContext* context, variable_list gradients) {
+    variable_list saved = context->get_saved_variables();
+    const at::Tensor &sum = saved[0], &weight = saved[1], &scale = saved[2];
+    at::Tensor d_sum = gradients[0].contiguous(), d_y = gradients[1].contiguous(),
+               d_x = at::empty_like(sum), d_weight = at::zeros_like(weight);
+    RmsNormRowsBackward(Data(sum), sum.size(0), sum.size(1), Data(weight), Data(scale), Data(d_y),
+                        Data(d_sum), Out(d_x), Out(d_weight));
+    return {d_x, d_x, d_weight, at::Tensor()};
   }
 };
 
@@ -137,51 +163,80 @@ at::Tensor ComposedRmsNorm(const at::Tensor& x, const at::Tensor& weight, double
 
 // --- heads ---
 
-HeadRows Shape(const at::Tensor& qkv, const HeadColumns& columns, const at::Tensor& norm,
-               double epsilon) {
-  return {qkv.size(0),   columns.heads,    columns.head_dim,
-          qkv.stride(0), DataOrNull(norm), static_cast<float>(epsilon)};
+// The columns from `first` on as heads for the row kernels.
+HeadRows Rows(const at::Tensor& qkv, int64_t heads, int64_t head_dim, const at::Tensor& norm,
+              double epsilon) {
+  return {
+      qkv.size(0), heads, head_dim, qkv.stride(0), DataOrNull(norm), static_cast<float>(epsilon)};
 }
 
-class NormRotateFunction : public Function<NormRotateFunction> {
- public:
-  static at::Tensor forward(AutogradContext* context, const at::Tensor& qkv,
-                            const std::optional<at::Tensor>& norm, const HeadColumns& columns,
-                            double epsilon, const at::Tensor& positions, const RotaryTable* table) {
+// What the fused operator computes; `query_scale` and `key_scale` are for the backward pass.
+struct SplitRows {
+  Heads heads;
+  at::Tensor query_scale, key_scale;
+
+  SplitRows(const at::Tensor& qkv, const HeadShapes& s, const at::Tensor& query_norm,
+            const at::Tensor& key_norm, double epsilon, const at::Tensor& positions,
+            const RotaryTable& table) {
     const int64_t n = qkv.size(0);
-    at::Tensor y = at::empty({n, columns.heads, columns.head_dim}, qkv.options());
-    at::Tensor scale = at::empty({n, norm ? columns.heads : 0}, qkv.options());
-    at::Tensor weight = norm.value_or(at::Tensor());
-    NormRotateRows(Shape(qkv, columns, weight, epsilon), Data(qkv) + columns.first,
-                   positions.const_data_ptr<int64_t>(), *table, Out(y), Out(scale));
-    context->save_for_backward({qkv, weight, positions, scale});
-    context->saved_data["columns"] =
-        std::vector<int64_t>{columns.first, columns.heads, columns.head_dim};
-    context->saved_data["table"] = reinterpret_cast<int64_t>(table);
-    return y;
-  }
-  static variable_list backward(AutogradContext* context, variable_list d_ys) {
-    variable_list saved = context->get_saved_variables();
-    const at::Tensor &qkv = saved[0], &norm = saved[1], &positions = saved[2], &scale = saved[3];
-    std::vector<int64_t> c = context->saved_data["columns"].toIntVector();
-    const auto* table = reinterpret_cast<const RotaryTable*>(context->saved_data["table"].toInt());
-    at::Tensor d_y = d_ys[0].contiguous(), d_qkv = at::zeros_like(qkv);
-    at::Tensor d_norm = norm.defined() ? at::zeros_like(norm) : at::Tensor();
-    NormRotateRowsBackward(Shape(qkv, {c[0], c[1], c[2]}, norm, 0), Data(qkv) + c[0],
-                           positions.const_data_ptr<int64_t>(), *table, Data(scale), Data(d_y),
-                           Out(d_qkv) + c[0], norm.defined() ? Out(d_norm) : nullptr);
-    return {d_qkv, d_norm, at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
+    auto rotated = [&](int64_t first, int64_t count, const at::Tensor& norm, at::Tensor& scale) {
+      at::Tensor y = at::empty({n, count, s.head_dim}, qkv.options());
+      scale = at::empty({n, norm.defined() ? count : 0}, qkv.options());
+      NormRotateRows(Rows(qkv, count, s.head_dim, norm, epsilon), Data(qkv) + first * s.head_dim,
+                     positions.const_data_ptr<int64_t>(), table, Out(y), Out(scale));
+      return y;
+    };
+    heads.query = rotated(0, s.queries, query_norm, query_scale);
+    heads.key = rotated(s.queries, s.keys, key_norm, key_scale);
+    heads.value = qkv.narrow(1, (s.queries + s.keys) * s.head_dim, s.keys * s.head_dim)
+                      .view({n, s.keys, s.head_dim});
   }
 };
 
-at::Tensor ComposedNormRotate(const at::Tensor& qkv, const HeadColumns& columns,
-                              const at::Tensor& norm, double epsilon, const at::Tensor& positions,
-                              const Rotary& rotary) {
-  const int64_t n = qkv.size(0), half = columns.head_dim / 2;
-  at::Tensor x = qkv.narrow(1, columns.first, columns.heads * columns.head_dim)
-                     .view({n, columns.heads, columns.head_dim});
+class SplitHeadsFunction : public Function<SplitHeadsFunction> {
+ public:
+  static variable_list forward(AutogradContext* context, const at::Tensor& qkv,
+                               const std::optional<at::Tensor>& query_norm,
+                               const std::optional<at::Tensor>& key_norm, const HeadShapes& shapes,
+                               double epsilon, const at::Tensor& positions,
+                               const RotaryTable* table) {
+    const at::Tensor q_norm = query_norm.value_or(at::Tensor()),
+                     k_norm = key_norm.value_or(at::Tensor());
+    SplitRows rows(qkv, shapes, q_norm, k_norm, epsilon, positions, *table);
+    context->save_for_backward({qkv, q_norm, k_norm, positions, rows.query_scale, rows.key_scale});
+    context->saved_data["shapes"] =
+        std::vector<int64_t>{shapes.queries, shapes.keys, shapes.head_dim};
+    context->saved_data["table"] = reinterpret_cast<int64_t>(table);
+    return {rows.heads.query, rows.heads.key, rows.heads.value.contiguous()};
+  }
+  static variable_list backward(AutogradContext* context, variable_list gradients) {
+    variable_list saved = context->get_saved_variables();
+    const at::Tensor &qkv = saved[0], &q_norm = saved[1], &k_norm = saved[2], &positions = saved[3];
+    const std::vector<int64_t> shapes = context->saved_data["shapes"].toIntVector();
+    const int64_t queries = shapes[0], keys = shapes[1], head_dim = shapes[2];
+    const auto* table = reinterpret_cast<const RotaryTable*>(context->saved_data["table"].toInt());
+    at::Tensor d_qkv = at::empty_like(qkv);
+    auto part = [&](int64_t first, int64_t count, const at::Tensor& norm, const at::Tensor& scale,
+                    const at::Tensor& d_heads) {
+      const at::Tensor d_y = d_heads.contiguous();
+      at::Tensor d_norm = norm.defined() ? at::zeros_like(norm) : at::Tensor();
+      NormRotateRowsBackward(Rows(qkv, count, head_dim, norm, 0), Data(qkv) + first * head_dim,
+                             positions.const_data_ptr<int64_t>(), *table, Data(scale), Data(d_y),
+                             Out(d_qkv) + first * head_dim, norm.defined() ? Out(d_norm) : nullptr);
+      return d_norm;
+    };
+    const at::Tensor d_q_norm = part(0, queries, q_norm, saved[4], gradients[0]);
+    const at::Tensor d_k_norm = part(queries, keys, k_norm, saved[5], gradients[1]);
+    d_qkv.narrow(1, (queries + keys) * head_dim, keys * head_dim)
+        .copy_(gradients[2].reshape({qkv.size(0), keys * head_dim}));
+    return {d_qkv, d_q_norm, d_k_norm, at::Tensor(), at::Tensor(), at::Tensor(), at::Tensor()};
+  }
+};
+
+at::Tensor ComposedNormRotate(at::Tensor x, const at::Tensor& norm, double epsilon,
+                              const at::Tensor& angles) {
+  const int64_t half = x.size(2) / 2;
   if (norm.defined()) x = ComposedRmsNorm(x, norm, epsilon);
-  const at::Tensor angles = rotary.Rows(positions, qkv.scalar_type());
   at::Tensor cos = angles.narrow(2, 0, half), sin = angles.narrow(2, half, half);
   at::Tensor first = x.narrow(2, 0, half), second = x.narrow(2, half, half);
   return at::cat({first * cos - second * sin, second * cos + first * sin}, -1);
@@ -301,20 +356,44 @@ at::Tensor RmsNorm(const at::Tensor& x, const at::Tensor& weight, double epsilon
   return y;
 }
 
-at::Tensor NormRotate(const at::Tensor& qkv, const HeadColumns& columns, const at::Tensor& norm,
-                      double epsilon, const at::Tensor& positions, const Rotary& rotary) {
-  if (!UsesFusedOperators(qkv))
-    return ComposedNormRotate(qkv, columns, norm, epsilon, positions, rotary);
-  const RotaryTable& table = rotary.table();
-  if (NeedsGradient(qkv, norm)) {
-    return NormRotateFunction::apply(qkv.contiguous(),
-                                     norm.defined() ? std::optional(norm) : std::nullopt, columns,
-                                     epsilon, positions, &table);
+SumAndNorm AddRmsNorm(const at::Tensor& x, const at::Tensor& y, const at::Tensor& weight,
+                      double epsilon) {
+  if (!UsesFusedOperators(x)) {
+    at::Tensor sum = x + y;
+    return {sum, ComposedRmsNorm(sum, weight, epsilon)};
   }
-  at::Tensor y = at::empty({qkv.size(0), columns.heads, columns.head_dim}, qkv.options());
-  NormRotateRows(Shape(qkv, columns, norm, epsilon), Data(qkv) + columns.first,
-                 positions.const_data_ptr<int64_t>(), table, Out(y), nullptr);
-  return y;
+  const at::Tensor a = x.contiguous(), b = y.contiguous();
+  if (NeedsGradient(a, weight) || NeedsGradient(b, weight)) {
+    variable_list both = AddRmsNormFunction::apply(a, b, weight, epsilon);
+    return {both[0], both[1]};
+  }
+  SumAndNorm result{at::empty_like(a), at::empty_like(a)};
+  AddRmsNormRows(Data(a), Data(b), a.size(0), a.size(1), Data(weight), static_cast<float>(epsilon),
+                 Out(result.sum), Out(result.normalised), nullptr);
+  return result;
+}
+
+Heads SplitHeads(const at::Tensor& qkv, const HeadShapes& shapes, const at::Tensor& query_norm,
+                 const at::Tensor& key_norm, double epsilon, const at::Tensor& positions,
+                 const Rotary& rotary) {
+  if (!UsesFusedOperators(qkv)) {
+    const at::Tensor angles = rotary.Rows(positions, qkv.scalar_type());
+    auto columns = [&](int64_t first, int64_t heads) {
+      return qkv.narrow(1, first * shapes.head_dim, heads * shapes.head_dim)
+          .view({qkv.size(0), heads, shapes.head_dim});
+    };
+    return {ComposedNormRotate(columns(0, shapes.queries), query_norm, epsilon, angles),
+            ComposedNormRotate(columns(shapes.queries, shapes.keys), key_norm, epsilon, angles),
+            columns(shapes.queries + shapes.keys, shapes.keys)};
+  }
+  const at::Tensor in = qkv.contiguous();
+  const RotaryTable& table = rotary.table();
+  if (!NeedsGradient(qkv, query_norm))
+    return SplitRows(in, shapes, query_norm, key_norm, epsilon, positions, table).heads;
+  auto optional = [](const at::Tensor& t) { return t.defined() ? std::optional(t) : std::nullopt; };
+  variable_list heads = SplitHeadsFunction::apply(in, optional(query_norm), optional(key_norm),
+                                                  shapes, epsilon, positions, &table);
+  return {heads[0], heads[1], heads[2]};
 }
 
 at::Tensor SwiGlu(const at::Tensor& gate_up) {

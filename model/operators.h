@@ -65,17 +65,30 @@ class Rotary {
   mutable at::Tensor rows_;  // [max_positions, 1, head_dim], made when first asked for
 };
 
-// What turns the columns of `qkv` [N, …] from `first` on into query or key heads.
-struct HeadColumns {
-  int64_t first;
-  int64_t heads;
+// x and y [N, dim]: their sum, and the RMS norm of it.
+struct SumAndNorm {
+  at::Tensor sum, normalised;
+};
+SumAndNorm AddRmsNorm(const at::Tensor& x, const at::Tensor& y, const at::Tensor& weight,
+                      double epsilon);
+
+// Of an attention layer: `queries` heads, then `keys` heads, then as many of values, side by side.
+struct HeadShapes {
+  int64_t queries;
+  int64_t keys;
   int64_t head_dim;
 };
 
-// The heads [N, heads, head_dim], normalised with `norm` [head_dim] (undefined: not) and rotated by
-// `positions` (int64 [N]).
-at::Tensor NormRotate(const at::Tensor& qkv, const HeadColumns& columns, const at::Tensor& norm,
-                      double epsilon, const at::Tensor& positions, const Rotary& rotary);
+// Queries [N, queries, head_dim], keys and values [N, keys, head_dim].
+struct Heads {
+  at::Tensor query, key, value;
+};
+
+// The heads of `qkv` [N, (queries + 2 keys) * head_dim]. Those of queries and keys are normalised
+// with their norm [head_dim] (both undefined: not) and rotated by `positions` (int64 [N]).
+Heads SplitHeads(const at::Tensor& qkv, const HeadShapes& shapes, const at::Tensor& query_norm,
+                 const at::Tensor& key_norm, double epsilon, const at::Tensor& positions,
+                 const Rotary& rotary);
 
 // gate_up [N, 2 dim] -> silu(gate) * up, [N, dim].
 at::Tensor SwiGlu(const at::Tensor& gate_up);

@@ -23,14 +23,36 @@ inline void ScaleRow(const float* x, int64_t dim, const float* weight, float sca
     Store(y + i, Load(x + i) * Splat(scale) * Load(weight + i));
 }
 
-// d_x of y = x * scale(x) * weight for one row.
+// d_x of y = x * scale(x) * weight for one row; its part of the weight's gradient is added to
+// `sum`.
 inline void NormRowBackward(const float* x, int64_t dim, const float* weight, float scale,
-                            const float* d_y, float* d_x) {
+                            const float* d_y, float* d_x, float* sum) {
   Vec dot = Splat(0);
   for (int64_t i = 0; i < dim; i += kLanes) dot += Load(d_y + i) * Load(weight + i) * Load(x + i);
   const Vec k = Splat(Sum(dot) * scale * scale * scale / static_cast<float>(dim));
-  for (int64_t i = 0; i < dim; i += kLanes)
-    Store(d_x + i, Load(d_y + i) * Load(weight + i) * Splat(scale) - Load(x + i) * k);
+  for (int64_t i = 0; i < dim; i += kLanes) {
+    const Vec in = Load(x + i), scaled = Load(d_y + i) * Splat(scale);
+    Store(sum + i, Load(sum + i) + scaled * in);
+    Store(d_x + i, scaled * Load(weight + i) - in * k);
+  }
+}
+
+// Calls f(r, sum) for every row, where `sum` [dim] takes what the row adds to `total` [dim]. Rows
+// are summed up in groups of a constant size and the groups in order, so the result does not depend
+// on the number of threads.
+template <typename F>
+void SumOverRows(int64_t rows, int64_t dim, F f, float* total) {
+  constexpr int64_t kRows = 64;
+  const int64_t groups = (rows + kRows - 1) / kRows;
+  std::vector<float> sums(static_cast<size_t>(groups * dim));
+#pragma omp parallel for schedule(static) if (rows * dim >= kWorthThreads)
+  for (int64_t g = 0; g < groups; ++g) {
+    for (int64_t r = g * kRows; r < std::min(rows, (g + 1) * kRows); ++r)
+      f(r, sums.data() + g * dim);
+  }
+  for (int64_t g = 0; g < groups; ++g) {
+    for (int64_t i = 0; i < dim; ++i) total[i] += sums[static_cast<size_t>(g * dim + i)];
+  }
 }
 
 // 1 / (1 + e^-x).
@@ -52,19 +74,31 @@ void RmsNormRows(const float* x, int64_t rows, int64_t dim, const float* weight,
   }
 }
 
-void RmsNormRowsBackward(const float* x, int64_t rows, int64_t dim, const float* weight,
-                         const float* scale, const float* d_y, float* d_x, float* d_weight) {
+void AddRmsNormRows(const float* x, const float* y, int64_t rows, int64_t dim, const float* weight,
+                    float epsilon, float* sum, float* normalised, float* scale) {
 #pragma omp parallel for schedule(static) if (rows * dim >= kWorthThreads)
-  for (int64_t r = 0; r < rows; ++r)
-    NormRowBackward(x + r * dim, dim, weight, scale[r], d_y + r * dim, d_x + r * dim);
-    // By columns, so that the order of summation does not depend on the threads.
-#pragma omp parallel for schedule(static) if (rows * dim >= kWorthThreads)
-  for (int64_t i = 0; i < dim; i += kLanes) {
-    Vec sum = Load(d_weight + i);
-    for (int64_t r = 0; r < rows; ++r)
-      sum += Load(d_y + r * dim + i) * (Load(x + r * dim + i) * Splat(scale[r]));
-    Store(d_weight + i, sum);
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t i = r * dim; i < (r + 1) * dim; i += kLanes)
+      Store(sum + i, Load(x + i) + Load(y + i));
+    const float s = InverseRms(sum + r * dim, dim, epsilon);
+    if (scale != nullptr) scale[r] = s;
+    ScaleRow(sum + r * dim, dim, weight, s, normalised + r * dim);
   }
+}
+
+void RmsNormRowsBackward(const float* x, int64_t rows, int64_t dim, const float* weight,
+                         const float* scale, const float* d_y, const float* d_besides, float* d_x,
+                         float* d_weight) {
+  SumOverRows(
+      rows, dim,
+      [&](int64_t r, float* sum) {
+        const int64_t at = r * dim;
+        NormRowBackward(x + at, dim, weight, scale[r], d_y + at, d_x + at, sum);
+        if (d_besides == nullptr) return;
+        for (int64_t i = at; i < at + dim; i += kLanes)
+          Store(d_x + i, Load(d_x + i) + Load(d_besides + i));
+      },
+      d_weight);
 }
 
 RotaryTable::RotaryTable(std::vector<float> inverse_frequencies, int64_t max_positions)
@@ -121,36 +155,24 @@ void NormRotateRowsBackward(const HeadRows& shape, const float* x, const int64_t
                             const RotaryTable& table, const float* scale, const float* d_y,
                             float* d_x, float* d_weight) {
   const int64_t dim = shape.head_dim, half = dim / 2;
-  const bool norm = shape.weight != nullptr;
-  // The gradients of the normalised heads, for the weight's.
-  std::vector<float> d_normalised(norm ? static_cast<size_t>(shape.rows * shape.heads * dim) : 0);
-#pragma omp parallel for schedule(static) if (shape.rows * shape.heads * dim >= kWorthThreads)
-  for (int64_t r = 0; r < shape.rows; ++r) {
+  auto row = [&](int64_t r, float* sum) {
     const float* cos = table.Row(positions[r]);
     const float* sin = cos + half;
     for (int64_t h = 0; h < shape.heads; ++h) {
       const int64_t head = r * shape.heads + h, at = r * shape.stride + h * dim;
       const float* d_out = d_y + head * dim;
-      float* d_in = norm ? d_normalised.data() + head * dim : d_x + at;
+      float d_normalised[256];
+      float* d_in = shape.weight != nullptr ? d_normalised : d_x + at;
       for (int64_t i = 0; i < half; ++i) {
         d_in[i] = d_out[i] * cos[i] + d_out[half + i] * sin[i];
         d_in[half + i] = d_out[half + i] * cos[i] - d_out[i] * sin[i];
       }
-      if (norm) NormRowBackward(x + at, dim, shape.weight, scale[head], d_in, d_x + at);
+      if (shape.weight != nullptr)
+        NormRowBackward(x + at, dim, shape.weight, scale[head], d_in, d_x + at, sum);
     }
-  }
-  if (!norm) return;
-  for (int64_t r = 0; r < shape.rows; ++r) {
-    for (int64_t h = 0; h < shape.heads; ++h) {
-      const int64_t head = r * shape.heads + h;
-      const float* in = x + r * shape.stride + h * dim;
-      const float* d_in = d_normalised.data() + head * dim;
-      for (int64_t i = 0; i < dim; i += kLanes) {
-        Store(d_weight + i,
-              Load(d_weight + i) + Load(d_in + i) * (Load(in + i) * Splat(scale[head])));
-      }
-    }
-  }
+  };
+  std::vector<float> ignored(static_cast<size_t>(dim));
+  SumOverRows(shape.rows, dim, row, shape.weight != nullptr ? d_weight : ignored.data());
 }
 
 void SwiGluRows(const float* gate_up, int64_t rows, int64_t dim, float* y) {

@@ -15,9 +15,14 @@ namespace e3 {
 // [rows] takes 1 / rms(x) for the backward pass, or is null.
 void RmsNormRows(const float* x, int64_t rows, int64_t dim, const float* weight, float epsilon,
                  float* y, float* scale);
-// d_x is overwritten; d_weight [dim] is added to.
+// The same of x + y, which `sum` takes.
+void AddRmsNormRows(const float* x, const float* y, int64_t rows, int64_t dim, const float* weight,
+                    float epsilon, float* sum, float* normalised, float* scale);
+// Of both, whose x is the sum: d_x is overwritten, with what is passed on of y and of
+// `d_besides`, the gradient that x has elsewhere (null: none); d_weight [dim] is added to.
 void RmsNormRowsBackward(const float* x, int64_t rows, int64_t dim, const float* weight,
-                         const float* scale, const float* d_y, float* d_x, float* d_weight);
+                         const float* scale, const float* d_y, const float* d_besides, float* d_x,
+                         float* d_weight);
 
 // Cosines and sines of the rotary embedding by position, computed when a position is first seen.
 // Thread-safe.

@@ -2,6 +2,9 @@
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros_like.h>
+#include <malloc.h>
+
+#include <limits>
 
 #include "absl/strings/str_cat.h"
 #include "model/recompute.h"
@@ -92,6 +95,10 @@ at::Tensor Transformer::View(const at::Tensor& flat, const std::string& first,
 }
 
 void Transformer::EnableGradients() {
+  // Every micro-batch allocates what the one before has freed: the process keeps it, instead of
+  // giving it back and having each page made anew.
+  mallopt(M_MMAP_THRESHOLD, 32 << 20);
+  mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
   flat_grad_ = at::zeros_like(flat_);
   ForEachParameter(
       [this](at::Tensor& parameter, const std::string& first, const std::vector<int64_t>& shape) {
@@ -130,19 +137,15 @@ at::Tensor Transformer::LayerOutput(int64_t index, const at::Tensor& x, const at
                                     Attention& attention) const {
   const ModelConfig& c = config_;
   const Layer& layer = layers_[static_cast<size_t>(index)];
-  const int64_t n = x.size(0);
-  const int64_t q_size = c.num_heads * c.head_dim, kv_size = c.num_kv_heads * c.head_dim;
-  const HeadColumns query_columns{0, c.num_heads, c.head_dim};
-  const HeadColumns key_columns{q_size, c.num_kv_heads, c.head_dim};
+  const HeadShapes shapes{c.num_heads, c.num_kv_heads, c.head_dim};
 
   at::Tensor qkv = Linear(RmsNorm(x, layer.input_norm, c.rms_norm_eps), layer.qkv);
-  at::Tensor query =
-      NormRotate(qkv, query_columns, layer.q_norm, c.rms_norm_eps, positions, rotary_);
-  at::Tensor key = NormRotate(qkv, key_columns, layer.k_norm, c.rms_norm_eps, positions, rotary_);
-  at::Tensor value = qkv.narrow(1, q_size + kv_size, kv_size).view({n, c.num_kv_heads, c.head_dim});
-  at::Tensor attended = attention.Attend(index, query, key, value);
-  at::Tensor h = x + Linear(attended.view({n, q_size}), layer.o);
-  at::Tensor gate_up = Linear(RmsNorm(h, layer.post_norm, c.rms_norm_eps), layer.gate_up);
+  const Heads heads =
+      SplitHeads(qkv, shapes, layer.q_norm, layer.k_norm, c.rms_norm_eps, positions, rotary_);
+  at::Tensor attended = attention.Attend(index, heads.query, heads.key, heads.value)
+                            .view({x.size(0), c.num_heads * c.head_dim});
+  auto [h, normalised] = AddRmsNorm(x, Linear(attended, layer.o), layer.post_norm, c.rms_norm_eps);
+  at::Tensor gate_up = Linear(normalised, layer.gate_up);
   return h + Linear(SwiGlu(gate_up), layer.down);
 }
 

@@ -71,7 +71,7 @@ class Transformer {
   c10::ScalarType products() const { return products_; }
 
   // Makes the parameters differentiable, with gradients accumulated into one flat tensor in the
-  // same order. Once.
+  // same order. From then on the process keeps memory that is freed, for the next step. Once.
   void EnableGradients();
   const at::Tensor& flat_gradients() const { return flat_grad_; }
   // fp32 on the CPU: the gradients themselves, or a copy that the next call overwrites.

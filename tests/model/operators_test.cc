@@ -2,6 +2,7 @@
 
 #include <ATen/ops/abs.h>
 #include <ATen/ops/arange.h>
+#include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 
 #include <catch2/catch.hpp>
@@ -49,18 +50,25 @@ TEST_CASE("fused operators and their gradients are those of LibTorch's own") {
     Compare([&] { return Linear(x, p); }, {x, p.weight, p.bias});
     at::Tensor weight = Random({24});
     Compare([&] { return RmsNorm(x, weight, 1e-5); }, {x, weight});
+    at::Tensor y = Random({rows, 24});
+    Compare(
+        [&] {
+          SumAndNorm both = AddRmsNorm(x, y, weight, 1e-5);
+          return at::cat({both.sum, both.normalised}, 1);
+        },
+        {x, y, weight});
     at::Tensor gate_up = Random({rows, 48});
     Compare([&] { return SwiGlu(gate_up * 9); }, {gate_up});
 
     Rotary rotary({1.0f, 0.3f, 0.05f, 0.002f}, 4096);
-    at::Tensor qkv = Random({rows, 56}), norm = Random({8});
+    at::Tensor qkv = Random({rows, 56}), q_norm = Random({8}), k_norm = Random({8});
     at::Tensor positions = at::arange(rows, at::kLong) * 31;
-    Compare([&] { return NormRotate(qkv, {8, 4, 8}, norm, 1e-6, positions, rotary); }, {qkv, norm});
-    Compare(
-        [&] {
-          return NormRotate(qkv, {8, 4, 8}, at::Tensor(), 1e-6, positions, rotary);
-        },
-        {qkv});
+    auto heads = [&](const at::Tensor& query_norm, const at::Tensor& key_norm) {
+      Heads h = SplitHeads(qkv, {3, 2, 8}, query_norm, key_norm, 1e-6, positions, rotary);
+      return at::cat({h.query, h.key, h.value}, 1);
+    };
+    Compare([&] { return heads(q_norm, k_norm); }, {qkv, q_norm, k_norm});
+    Compare([&] { return heads({}, {}); }, {qkv});
   }
 }
 
