@@ -128,14 +128,15 @@ std::string LearnerJob::Key(const std::string& kind, uint64_t step) const {
   return absl::StrFormat("job/%s/%s/%012d", id_, kind, step);
 }
 
-absl::Status LearnerJob::PublishWeights(const v1::Training& training) {
+absl::Status LearnerJob::PublishWeights(const v1::Training& training, const Stop& stop) {
   // Rollouts that run while the policy learns need weights that nobody writes.
   const float* parameters = trainer_->policy().parameters();
   const int64_t n = trainer_->policy().layout().size();
-  absl::Status status = environment_.pool->Publish(
+  absl::Status status = environment_.pool->weights().Publish(
       {Version(), spec_.model(), &trainer_->policy().layout(),
        training.max_staleness() > 0 ? CopyFloats(parameters, n) : ViewFloats(parameters),
-       PolicyFor(training.running_rollouts())});
+       PolicyFor(training.running_rollouts())},
+      stop);
   // Generating tries again, server by server, and says what is wrong when none of them serves.
   if (status.ok()) return status;
   Log("warning", "weights not published yet",
@@ -223,7 +224,7 @@ absl::Status LearnerJob::RunStage(const v1::RunStageRequest& request, const Stop
   if (steps_done_ < last) {
     peak_flops_ = PeakFlops(environment_.device, ProductType(training)) *
                   static_cast<double>(environment_.ranks.workers.size() + 1);
-    E3_RETURN_IF_ERROR(PublishWeights(training));
+    E3_RETURN_IF_ERROR(PublishWeights(training, stop));
     BatchPipeline pipeline(steps_done_ + 1, last, training.max_staleness(),
                            [&](uint64_t step, const Stop& stopped) {
                              return StoredOrCollected(request, step, stopped);
@@ -254,6 +255,8 @@ absl::StatusOr<v1::StepRecord> LearnerJob::RunStep(const v1::RunStageRequest& re
   E3_ASSIGN_OR_RETURN(v1::CollectedBatch batch, pipeline.Take(stop));
   std::map<std::string, double> metrics = BatchMetrics(batch, request.training());
 
+  // The parameters that are about to change; in pipelined mode a copy is served.
+  if (request.training().max_staleness() == 0) environment_.pool->weights().Recall();
   consistent_ = false;
   Stopwatch updating;
   E3_RETURN_IF_ERROR(UpdatePolicy(request, batch, &metrics));
@@ -262,7 +265,7 @@ absl::StatusOr<v1::StepRecord> LearnerJob::RunStep(const v1::RunStageRequest& re
   steps_done_ = step;
 
   Stopwatch publishing;
-  E3_RETURN_IF_ERROR(PublishWeights(request.training()));
+  E3_RETURN_IF_ERROR(PublishWeights(request.training(), stop));
   pipeline.Published(step);
   metrics["publish_seconds"] = publishing.Seconds();
   metrics["generation_seconds"] = batch.generation_seconds();
@@ -424,6 +427,7 @@ absl::Status LearnerJob::FinishCheckpoint(bool wait, const Tell& tell) {
 }
 
 LearnerJob::~LearnerJob() {
+  environment_.pool->weights().Recall();
   if (writing_.has_value()) writing_->done.wait();
 }
 
@@ -439,7 +443,7 @@ absl::StatusOr<v1::MeasureReply> LearnerJob::Measure(const v1::MeasureRequest& r
         absl::StrCat("the policy is at step ", steps_done_, ", not at ", request.after_step(),
                      "; the job's stages must be run again up to there"));
   }
-  E3_RETURN_IF_ERROR(PublishWeights(spec_.training()));
+  E3_RETURN_IF_ERROR(PublishWeights(spec_.training(), stop));
   E3_ASSIGN_OR_RETURN(reply, collector_->Measure(request, stop));
   E3_RETURN_IF_ERROR(NoteBest(request, reply));
   E3_RETURN_IF_ERROR(environment_.store->Put(key, reply));

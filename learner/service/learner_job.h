@@ -50,7 +50,8 @@ class LearnerJob {
   static absl::StatusOr<std::unique_ptr<LearnerJob>> Open(const LearnerEnvironment& environment,
                                                           const std::string& job_id,
                                                           const v1::JobSpec& spec);
-  // Waits for the checkpoint that is being written.
+  // Takes its weights back from those who upload them, and waits for the checkpoint that is being
+  // written.
   ~LearnerJob();
 
   // Brings the stage to `request.steps` steps, the last of them durable. FailedPrecondition when
@@ -91,7 +92,7 @@ class LearnerJob {
                                           const v1::Training& training, double temperature);
   // Offers the weights to all servers. That none can be reached is no error yet: Generate keeps
   // trying.
-  absl::Status PublishWeights(const v1::Training& training);
+  absl::Status PublishWeights(const v1::Training& training, const Stop& stop);
   // Begins a checkpoint of the steps done so far, after the one before has been written.
   absl::Status StartCheckpoint(const v1::Training& training, const Tell& tell);
   // The checkpoint that was begun, when it is written (or waited for): tells of it, and removes

@@ -99,7 +99,7 @@ absl::StatusOr<v1::CollectedBatch> RolloutCollector::Collect(const v1::RunStageR
   batch.set_step(step);
   batch.set_stage(request.stage());
   batch.set_budget(request.budget());
-  *batch.mutable_generated_by() = pool_->version();
+  *batch.mutable_generated_by() = pool_->weights().version();
   const uint64_t seed = DeriveSeed(DeriveSeed(spec_->seed(), kTrainingRollouts), step);
   std::vector<RolloutTask> tasks;
   for (size_t i = 0; i < selected.size(); ++i) {
@@ -165,7 +165,7 @@ absl::StatusOr<v1::MeasureReply> RolloutCollector::Measure(const v1::MeasureRequ
   for (size_t i = 0; i < count; ++i)
     tasks.push_back({(*problems)[i].prompt, request.samples(), DeriveSeed(seed, i)});
   v1::MeasureReply reply;
-  *reply.mutable_version() = pool_->version();
+  *reply.mutable_version() = pool_->weights().version();
   E3_ASSIGN_OR_RETURN(
       std::vector<TaskRollouts> generated,
       pool_->Generate(tasks, {request.budgets().rbegin()[0], ToParams(request.sampling())}, stop));

@@ -1,7 +1,5 @@
 #include "learner/service/rollout_pool.h"
 
-#include <xxhash.h>
-
 #include <algorithm>
 #include <chrono>
 #include <condition_variable>
@@ -23,12 +21,7 @@ constexpr auto kGiveUpAfter = std::chrono::minutes(5);
 constexpr auto kStallTimeout = std::chrono::minutes(5);
 constexpr int64_t kSamplesARequest = 64;
 constexpr int64_t kSamplesInFlight = 1024;  // of a server: fills its batch and its queue
-constexpr size_t kChunkBytes = 1 << 20;
-constexpr int kAttempts = 3;  // at a task that servers answer with a failure
-
-std::chrono::system_clock::time_point In(std::chrono::seconds seconds) {
-  return std::chrono::system_clock::now() + seconds;
-}
+constexpr int kAttempts = 3;  // at a task that servers answer with a failure, or die of
 
 // Whether a version is one that this life of the learner published from `oldest` to `newest`.
 bool Between(const v1::WeightVersion& oldest, const v1::WeightVersion& version,
@@ -49,7 +42,8 @@ struct WorkItem {
 // failed.
 struct InFlight {
   WorkItem item;
-  std::set<uint32_t> open;  // counted from the item's first
+  std::set<uint32_t> open;    // counted from the item's first
+  std::set<uint32_t> silent;  // of these, those that nothing was heard of yet
 };
 
 // Of a server that cannot serve now, whatever it is asked: says nothing of the prompt.
@@ -89,9 +83,12 @@ struct RolloutPool::Generation {
   std::deque<WorkItem> queue;
   std::vector<TaskRollouts> results;
   std::vector<std::vector<int>> failures;  // of each sample of each task
-  size_t set_aside = 0;                    // tasks
-  int64_t unfinished = 0;                  // rollouts
-  absl::Status error;                      // final: the generation is over
+  // In a row, streams that broke before anything was heard of a sample. One more than such a sample
+  // may have makes it a suspect: it is asked for alone, so that no other is taken for what it does.
+  std::vector<std::vector<int>> breaks;
+  size_t set_aside = 0;    // tasks
+  int64_t unfinished = 0;  // rollouts
+  absl::Status error;      // final: the generation is over
   bool stopped = false;
   std::string last_error;  // of any server
   std::map<grpc::ClientContext*, Server*> streams;
@@ -109,6 +106,9 @@ struct RolloutPool::Generation {
     const TaskRollouts& t = results[task];
     return t.status.ok() && t.rollouts[sample].finish_reason() == v1::FINISH_REASON_UNSPECIFIED;
   }
+  bool Suspect(const WorkItem& item) const {
+    return item.n == 1 && breaks[item.task][item.first_sample] >= kAttempts - 1;
+  }
   // Puts back what a server has not ended, sample by sample.
   void PutBack(const InFlight& asked, const void* refused_by = nullptr) {
     for (uint32_t s : asked.open) {
@@ -118,6 +118,12 @@ struct RolloutPool::Generation {
     }
     changed.notify_all();  // a server that waits for work may be the one to take it
   }
+  void SetAside(size_t task, const absl::Status& status) {
+    for (uint32_t s = 0; s < results[task].rollouts.size(); ++s) unfinished -= Unfinished(task, s);
+    results[task].status = status;
+    if (++set_aside == tasks.size()) error = status;
+    changed.notify_all();
+  }
   // A server answered with a failure: the samples are tried again, or the task is set aside.
   void Fail(const InFlight& asked, const void* server, const absl::Status& status) {
     const size_t task = asked.item.task;
@@ -125,117 +131,49 @@ struct RolloutPool::Generation {
     bool enough = false;
     for (uint32_t s : asked.open)
       enough = ++failures[task][asked.item.first_sample + s] >= kAttempts || enough;
-    if (!enough) return PutBack(asked, server);
-    for (uint32_t s = 0; s < results[task].rollouts.size(); ++s) unfinished -= Unfinished(task, s);
-    results[task].status = status;
-    if (++set_aside == tasks.size()) error = status;
-    changed.notify_all();
+    enough ? SetAside(task, status) : PutBack(asked, server);
   }
-  // The next item for a server: one that it refused only where no other server works.
-  std::deque<WorkItem>::iterator Next(const void* server) {
+  // The stream broke: the samples go on elsewhere, unless it has broken too often just when the
+  // server began with them.
+  void Break(const InFlight& asked) {
+    const size_t task = asked.item.task;
+    if (!results[task].status.ok()) return;
+    for (uint32_t s : asked.silent) {
+      if (++breaks[task][asked.item.first_sample + s] < kAttempts) continue;
+      return SetAside(task, absl::InternalError(absl::StrCat(
+                                "rollout servers died or hung ", kAttempts,
+                                " times as they began with it, the last time with nothing else")));
+    }
+    PutBack(asked);
+  }
+  // The next item for a server: one that it refused only where no other server works, and a suspect
+  // only where it has nothing else.
+  std::deque<WorkItem>::iterator Next(const void* server, bool idle) {
     return std::find_if(queue.begin(), queue.end(), [&](const WorkItem& item) {
-      return item.refused_by != server || streams.size() <= 1;
+      return (item.refused_by != server || streams.size() <= 1) && (idle || !Suspect(item));
     });
   }
 };
 
 RolloutPool::RolloutPool(std::vector<std::string> addresses) {
+  std::vector<WeightPublisher::Address> published;
   for (std::string& address : addresses) {
     auto channel = Connect(address);
+    published.push_back({address, channel});
     auto server = std::make_unique<Server>();
     server->address = std::move(address);
+    server->index = servers_.size();
     server->rollouts = v1::Rollouts::NewStub(channel);
-    server->weights = v1::Weights::NewStub(channel);
     servers_.push_back(std::move(server));
   }
-}
-
-std::shared_ptr<const RolloutPool::Version> RolloutPool::Current() const {
-  std::lock_guard<std::mutex> lock(mutex_);
-  return current_;
-}
-
-v1::WeightVersion RolloutPool::version() const { return Current()->weights.version; }
-
-absl::Status RolloutPool::Publish(PublishedWeights weights) {
-  auto version = std::make_shared<Version>();
-  v1::Manifest& manifest = version->manifest;
-  *manifest.mutable_version() = weights.version;
-  manifest.set_running(weights.running);
-  for (const ParameterSlot& slot : weights.layout->slots()) {
-    v1::Manifest::Tensor* tensor = manifest.add_tensors();
-    tensor->set_name(slot.name);
-    for (int64_t d : slot.shape) tensor->add_shape(d);
-    tensor->set_checksum(XXH3_64bits(weights.parameters.get() + slot.offset,
-                                     static_cast<size_t>(slot.size) * sizeof(float)));
-  }
-  version->weights = std::move(weights);
-  {
-    std::lock_guard<std::mutex> lock(mutex_);
-    current_ = std::move(version);
-  }
-  std::vector<absl::Status> statuses(servers_.size());
-  std::vector<std::thread> threads;
-  for (size_t i = 0; i < servers_.size(); ++i) {
-    threads.emplace_back([&, i] { statuses[i] = EnsureWeights(*servers_[i]); });
-  }
-  for (std::thread& thread : threads) thread.join();
-  absl::Status last;
-  for (size_t i = 0; i < servers_.size(); ++i) {
-    if (statuses[i].ok()) return absl::OkStatus();
-    last = absl::Status(statuses[i].code(), absl::StrCat("rollout server ", servers_[i]->address,
-                                                         ": ", statuses[i].message()));
-  }
-  return last;
-}
-
-absl::Status RolloutPool::EnsureWeights(Server& server) {
-  // A server refuses a second upload while one runs; whoever comes second finds it done.
-  std::lock_guard<std::mutex> lock(server.uploading);
-  const std::shared_ptr<const Version> version = Current();
-  const v1::WeightVersion& wanted = version->weights.version;
-  v1::RolloutStatus status;
-  {
-    grpc::ClientContext context;
-    context.set_deadline(In(std::chrono::seconds(5)));
-    E3_RETURN_IF_ERROR(FromGrpc(server.rollouts->GetStatus(&context, {}, &status)));
-  }
-  if (SameVersion(status.weights(), wanted)) return absl::OkStatus();
-  if (status.model().empty() || status.weights().job() != wanted.job()) {
-    grpc::ClientContext context;
-    context.set_deadline(In(std::chrono::seconds(600)));
-    v1::LoadModelRequest request;
-    request.set_path(version->weights.model_path);
-    request.mutable_version()->set_job(wanted.job());
-    request.mutable_version()->set_term(wanted.term());
-    v1::LoadModelReply reply;
-    E3_RETURN_IF_ERROR(FromGrpc(server.weights->LoadModel(&context, request, &reply)));
-  }
-  absl::Status uploaded = Upload(server, *version);
-  return absl::IsAlreadyExists(uploaded) ? absl::OkStatus() : uploaded;
-}
-
-absl::Status RolloutPool::Upload(Server& server, const Version& version) {
-  grpc::ClientContext context;
-  context.set_deadline(In(std::chrono::seconds(600)));
-  v1::UploadReply reply;
-  auto writer = server.weights->Upload(&context, &reply);
-  v1::UploadRequest part;
-  *part.mutable_manifest() = version.manifest;
-  bool open = writer->Write(part);
-  const char* bytes = reinterpret_cast<const char*>(version.weights.parameters.get());
-  const size_t total = static_cast<size_t>(version.weights.layout->size()) * sizeof(float);
-  for (size_t offset = 0; open && offset < total; offset += kChunkBytes) {
-    part.mutable_chunk()->set_offset(offset);
-    part.mutable_chunk()->set_data(bytes + offset, std::min(kChunkBytes, total - offset));
-    open = writer->Write(part);
-  }
-  writer->WritesDone();
-  return FromGrpc(writer->Finish());
+  weights_ = std::make_unique<WeightPublisher>(published);
 }
 
 absl::Status RolloutPool::Work(Server& server, Generation& g) {
-  E3_RETURN_IF_ERROR(EnsureWeights(server));
+  E3_RETURN_IF_ERROR(weights_->Bring(server.index, [&] {
+    std::lock_guard<std::mutex> lock(g.mutex);
+    return g.over();
+  }));
   grpc::ClientContext context;
   auto stream = server.rollouts->Generate(&context);
   {
@@ -247,6 +185,7 @@ absl::Status RolloutPool::Work(Server& server, Generation& g) {
   uint64_t next_id = 1;
   int64_t samples = 0;  // open, of all in flight
   bool open = true, writable = true;
+  bool alone = false;  // a suspect is in flight, and nothing was heard of it yet
   absl::Status failure;
 
   while (open && failure.ok()) {
@@ -255,12 +194,14 @@ absl::Status RolloutPool::Work(Server& server, Generation& g) {
     {
       std::unique_lock<std::mutex> lock(g.mutex);
       if (in_flight.empty() && writable) {
-        g.changed.wait(lock, [&] { return g.over() || g.Next(&server) != g.queue.end(); });
+        g.changed.wait(lock, [&] { return g.over() || g.Next(&server, true) != g.queue.end(); });
         server.heard = Clock::now();
       }
       if (g.over()) break;
-      for (auto next = g.Next(&server); writable && next != g.queue.end() && samples < g.Share();
-           next = g.Next(&server)) {
+      while (writable && !alone && samples < g.Share()) {
+        auto next = g.Next(&server, /*idle=*/samples == 0);
+        if (next == g.queue.end()) break;
+        alone = g.Suspect(*next);
         taken.emplace_back(next_id++, *next);
         samples += next->n;
         g.queue.erase(next);
@@ -270,6 +211,7 @@ absl::Status RolloutPool::Work(Server& server, Generation& g) {
       InFlight& asked = in_flight[id];
       asked.item = item;
       for (uint32_t s = 0; s < item.n; ++s) asked.open.insert(s);
+      asked.silent = asked.open;
       const RolloutTask& task = g.tasks[item.task];
       v1::GenerateRequest request;
       v1::GenerateRequest::Start* start = request.mutable_start();
@@ -307,6 +249,7 @@ absl::Status RolloutPool::Work(Server& server, Generation& g) {
         continue;
       }
       samples -= static_cast<int64_t>(asked->second.open.size());
+      alone = false;
       g.Fail(asked->second, &server, status);
       in_flight.erase(asked);
     } else if (reply.has_chunk()) {
@@ -317,15 +260,18 @@ absl::Status RolloutPool::Work(Server& server, Generation& g) {
       }
       // A server that came back with other weights answers for another policy: nothing of it
       // counts.
-      const v1::WeightVersion newest = version();
+      const v1::WeightVersion newest = weights_->version();
       for (const auto& span : reply.chunk().versions()) {
         if (!Between(g.oldest, span.version(), newest))
           failure = absl::AbortedError("the server generated with other weights");
       }
       if (!failure.ok()) continue;
+      alone = false;
+      asked->second.silent.erase(reply.chunk().sample());
       const WorkItem& item = asked->second.item;
       const uint32_t sample = item.first_sample + reply.chunk().sample();
       const v1::FinishReason finished = reply.chunk().finish_reason();
+      g.breaks[item.task][sample] = 0;
       if (g.Unfinished(item.task, sample)) {
         progress_ = Clock::now();
         Append(reply.chunk(), &g.results[item.task].rollouts[sample]);
@@ -348,8 +294,10 @@ absl::Status RolloutPool::Work(Server& server, Generation& g) {
   {
     std::lock_guard<std::mutex> lock(g.mutex);
     g.streams.erase(&context);
-    for (const auto& [id, asked] : in_flight) g.PutBack(asked);
     over = g.over();
+    // What a server says itself, or another life of it, is not what broke the stream.
+    const bool broke = !over && failure.ok();
+    for (const auto& [id, asked] : in_flight) broke ? g.Break(asked) : g.PutBack(asked);
     g.changed.notify_all();
   }
   if (over || !failure.ok()) context.TryCancel();
@@ -363,7 +311,7 @@ absl::StatusOr<std::vector<TaskRollouts>> RolloutPool::Generate(
     const std::function<bool()>& stop) {
   Generation g{.tasks = tasks,
                .options = options,
-               .oldest = version(),
+               .oldest = weights_->version(),
                .servers = static_cast<int64_t>(servers_.size())};
   progress_ = Clock::now();
   for (size_t i = 0; i < tasks.size(); ++i) {
@@ -376,6 +324,7 @@ absl::StatusOr<std::vector<TaskRollouts>> RolloutPool::Generate(
     g.results.push_back(
         {std::vector<v1::Rollout>(static_cast<size_t>(tasks[i].n)), absl::OkStatus()});
     g.failures.emplace_back(static_cast<size_t>(tasks[i].n));
+    g.breaks.emplace_back(static_cast<size_t>(tasks[i].n));
     g.unfinished += tasks[i].n;
   }
   std::vector<std::thread> threads;

@@ -15,6 +15,7 @@ namespace e3 {
 namespace {
 
 constexpr uint32_t kPoison = 13;  // a prompt that every server fails at
+constexpr uint32_t kDeadly = 14;  // one that every server dies of
 const auto kNever = [] { return false; };
 
 // Token i of a sample of a prompt: nothing but these decides.
@@ -39,6 +40,8 @@ class FakeServer final : public v1::Rollouts::Service, public v1::Weights::Servi
   std::atomic<int> break_after{-1};  // chunks until the stream breaks
   std::atomic<int> cut_every{0};     // chunks from one cut sample to the next; 0: none
   std::atomic<int> milliseconds_a_token{0};
+  std::atomic<int> milliseconds_an_upload{0};
+  std::atomic<int> deaths{0};
 
   grpc::Status GetStatus(grpc::ServerContext*, const v1::GetRolloutStatusRequest*,
                          v1::RolloutStatus* status) override {
@@ -53,13 +56,16 @@ class FakeServer final : public v1::Rollouts::Service, public v1::Weights::Servi
     version_ = request->version();
     return grpc::Status::OK;
   }
-  grpc::Status Upload(grpc::ServerContext*, grpc::ServerReader<v1::UploadRequest>* reader,
+  grpc::Status Upload(grpc::ServerContext* context, grpc::ServerReader<v1::UploadRequest>* reader,
                       v1::UploadReply*) override {
     v1::UploadRequest part;
     v1::WeightVersion version;
     while (reader->Read(&part)) {
       if (part.has_manifest()) version = part.manifest().version();
     }
+    for (int i = 0; i < milliseconds_an_upload && !context->IsCancelled(); ++i)
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    if (context->IsCancelled()) return grpc::Status::CANCELLED;
     std::lock_guard<std::mutex> lock(mutex_);
     if (version.step() <= version_.step() && version_.epoch() == version.epoch())
       return grpc::Status(grpc::StatusCode::ALREADY_EXISTS, "held");
@@ -74,6 +80,10 @@ class FakeServer final : public v1::Rollouts::Service, public v1::Weights::Servi
     while (stream->Read(&request)) {
       const auto& start = request.start();
       v1::GenerateReply reply;
+      if (start.prompt_token_ids(0) == kDeadly) {
+        ++deaths;
+        return grpc::Status(grpc::StatusCode::UNAVAILABLE, "Socket closed");
+      }
       if (start.prompt_token_ids(0) == kPoison) {
         ++refused;
         reply.mutable_failure()->set_request_id(start.request_id());
@@ -147,9 +157,11 @@ struct Fixture {
     version.set_job("job");
     version.set_epoch(1);
     version.set_step(step);
-    REQUIRE(pool.Publish({version, "a model", &layout,
+    REQUIRE(pool.weights()
+                .Publish({version, "a model", &layout,
                           std::shared_ptr<const float>(std::shared_ptr<void>(), parameters.data()),
-                          v1::RUNNING_POLICY_CONTINUE})
+                          v1::RUNNING_POLICY_CONTINUE},
+                         kNever)
                 .ok());
   }
 };
@@ -192,6 +204,47 @@ TEST_CASE("a prompt that servers fail at is set aside after three attempts, the 
   CHECK(absl::IsDataLoss(f.pool.Generate({{{kPoison}, 2, 1}}, {8, {}}, kNever).status()));
 }
 
+TEST_CASE("a prompt that servers die of is found among its neighbours, and set aside") {
+  Fixture f;
+  f.Publish(1);
+  std::vector<RolloutTask> tasks;
+  for (uint32_t prompt : {1u, kDeadly, 2u, 3u, 4u, 5u}) tasks.push_back({{prompt}, 3, prompt});
+  auto results = f.pool.Generate(tasks, {8, {}}, kNever);
+  REQUIRE(results.ok());
+  CHECK(absl::IsInternal((*results)[1].status));
+  for (size_t i : {0u, 2u, 3u, 4u, 5u}) CHECK(Whole((*results)[i], tasks[i].prompt[0], 3, 8));
+  // Three times with one of its samples; the others may have taken a server with them meanwhile.
+  const int deaths = f.servers[0].deaths + f.servers[1].deaths;
+  CHECK(deaths >= 3);
+  CHECK(deaths <= 7);
+
+  CHECK(absl::IsInternal(f.pool.Generate({{{kDeadly}, 1, 1}}, {8, {}}, kNever).status()));
+}
+
+TEST_CASE("a server that is slow to get its weights holds up neither publishing nor generating") {
+  Fixture f;
+  f.servers[1].milliseconds_an_upload = 60'000;
+  const auto begin = std::chrono::steady_clock::now();
+  for (uint64_t step = 1; step <= 3; ++step) {
+    f.Publish(step);
+    auto results = f.pool.Generate({{{1}, 4, 1}, {{2}, 4, 2}}, {8, {}}, kNever);
+    REQUIRE(results.ok());
+    CHECK(Whole((*results)[0], 1, 4, 8));
+    CHECK(Whole((*results)[1], 2, 4, 8));
+    // Nobody reads them from here on, so that they can be written.
+    f.pool.weights().Recall();
+    for (float& p : f.parameters) p += 1;
+  }
+  CHECK(std::chrono::steady_clock::now() - begin < std::chrono::seconds(30));
+  CHECK(f.servers[0].uploads == 3);
+  CHECK(f.servers[1].uploads == 0);
+  // It takes part as soon as it has them.
+  f.servers[1].milliseconds_an_upload = 0;
+  f.Publish(4);
+  CHECK(f.pool.weights().Bring(1, kNever).ok());
+  CHECK(f.servers[1].uploads == 1);
+}
+
 TEST_CASE("streams that break lose and repeat no token") {
   Fixture f;
   f.Publish(1);
@@ -224,11 +277,11 @@ TEST_CASE(
   for (uint32_t g = 0; g < 2; ++g) {
     generators.emplace_back([&, g] {
       for (int round = 0; round < 5; ++round) {
-        const uint64_t oldest = f.pool.version().step();
+        const uint64_t oldest = f.pool.weights().version().step();
         std::vector<RolloutTask> tasks;
         for (uint32_t prompt : {1u, 2u}) tasks.push_back({{prompt + 2 * g}, 3, prompt});
         auto results = f.pool.Generate(tasks, {10, {}}, kNever);
-        const uint64_t newest = f.pool.version().step();
+        const uint64_t newest = f.pool.weights().version().step();
         if (!results.ok()) continue;
         bool all = Whole((*results)[0], 1 + 2 * g, 3, 10) && Whole((*results)[1], 2 + 2 * g, 3, 10);
         for (const TaskRollouts& task : *results) {
