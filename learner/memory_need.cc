@@ -130,12 +130,12 @@ int64_t LongestSequence(const ModelConfig& model, const v1::JobSpec& job, int64_
   return std::min(job.prompting().max_prompt_tokens() + budget, model.context_length);
 }
 
-int64_t AvailableMemory() {
-  const int64_t own = FieldIn("/proc/self/status", "VmRSS:");
-  const int64_t available = FieldIn("/proc/meminfo", "MemAvailable:") + own;
-  const int64_t limit = NumberIn("/sys/fs/cgroup/memory.max", available);
+int64_t AvailableMemory(int processes) {
+  const int64_t available = FieldIn("/proc/meminfo", "MemAvailable:");
   const int64_t used = NumberIn("/sys/fs/cgroup/memory.current", 0);
-  return std::min(available, limit - used + own);
+  const int64_t limit = NumberIn("/sys/fs/cgroup/memory.max", available + used);
+  return std::min(available, limit - used) / std::max(1, processes) +
+         FieldIn("/proc/self/status", "VmRSS:");
 }
 
 absl::Status CheckMemory(MemoryOf memory, const ModelConfig& model, const v1::Training& training,

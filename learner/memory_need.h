@@ -39,9 +39,9 @@ MemoryNeed ComputeMemoryNeed(MemoryOf memory, const ModelConfig& model,
 // Tokens of the longest sequence that a stage with this budget learns from.
 int64_t LongestSequence(const ModelConfig& model, const v1::JobSpec& job, int64_t budget);
 
-// What this process may use: the memory that is available and what it has already, within the
-// limit of its control group.
-int64_t AvailableMemory();
+// What this process may use: its share, of `processes` on this host, of the memory that is
+// available within the limit of its control group, and what it has already.
+int64_t AvailableMemory(int processes = 1);
 
 // OutOfRange, with the numbers and what to change, when the need is above `available`.
 absl::Status CheckMemory(MemoryOf memory, const ModelConfig& model, const v1::Training& training,

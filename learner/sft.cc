@@ -2,7 +2,7 @@
 
 #include <ATen/ops/sum.h>
 
-#include <chrono>
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 
@@ -14,27 +14,34 @@
 #include "learner/trainer.h"
 #include "services/runtime/philox.h"
 #include "services/runtime/status_macros.h"
+#include "services/runtime/stopwatch.h"
 
 namespace e3 {
 
-absl::Status RunSft(
-    const v1::SftTraining& t,
-    const std::function<absl::StatusOr<std::vector<TrainingSequence>>(int64_t)>& next_batch,
-    const std::function<void(const SftProgress&)>& report, Transformer* model) {
+absl::Status RunSft(const v1::SftTraining& t, TrainerState start, const SftBatches& batches,
+                    const SftStepDone& done, Transformer* model) {
+  const int64_t n = model->layout().size();
   model->EnableGradients();
+  model->UpdateParameters([&](float* to) { std::copy_n(start.parameters.get(), n, to); });
+  model->MultiplyIn(ProductType(t.compute_dtype()));
   AdamW optimizer(&model->layout());
-  auto begin = std::chrono::steady_clock::now();
-  int64_t tokens_done = 0;
+  std::copy_n(start.first_moment.get(), n, optimizer.first_moment().begin());
+  std::copy_n(start.second_moment.get(), n, optimizer.second_moment().begin());
+  optimizer.Restore(start.updates);
+  const int64_t done_before = start.updates;
+  start = {};  // as much memory as the optimizer has
   const LearningRateSchedule schedule{t.learning_rate(), t.warmup_steps(), Decay::kCosine,
                                       t.steps(), t.min_ratio()};
-  for (int64_t step = 1; step <= t.steps(); ++step) {
-    E3_ASSIGN_OR_RETURN(std::vector<TrainingSequence> sequences, next_batch(step));
+  const Stopwatch training;
+  int64_t tokens_done = 0;
+  for (int64_t step = done_before + 1; step <= t.steps(); ++step) {
+    E3_ASSIGN_OR_RETURN(std::vector<TrainingSequence> sequences, batches(step));
     std::vector<int64_t> lengths;
     int64_t response_tokens = 0;
     for (const TrainingSequence& s : sequences) {
       lengths.push_back(s.length());
       tokens_done += s.length();
-      response_tokens += static_cast<int64_t>(s.response.size());
+      response_tokens += s.trained_tokens();
     }
     model->ZeroGradients();
     double loss = 0;
@@ -42,9 +49,9 @@ absl::Status RunSft(
     for (size_t end : MicroBatches(lengths, t.micro_batch_tokens())) {
       std::vector<const TrainingSequence*> micro_batch;
       for (; first < end; ++first) micro_batch.push_back(&sequences[first]);
-      PackedBatch batch = Pack(micro_batch);
-      at::Tensor part = ForwardLogprobs(*model, batch, 1.0).logprobs.sum() *
-                        (-1.0 / static_cast<double>(response_tokens));
+      at::Tensor logprobs =
+          ForwardLogprobs(*model, Pack(micro_batch), 1.0, t.recompute_activations()).logprobs;
+      at::Tensor part = logprobs.sum() * (-1.0 / static_cast<double>(response_tokens));
       part.backward();
       loss += part.item<float>();
     }
@@ -52,13 +59,16 @@ absl::Status RunSft(
                          t.weight_decay()};
     double norm = OptimizerStep(*model, optimizer, options, t.max_grad_norm());
     if (!std::isfinite(norm)) {
-      return absl::ResourceExhaustedError(absl::StrCat(
-          "the gradient of step ", step, " is not finite; lower training.learning_rate"));
+      return absl::OutOfRangeError(absl::StrCat("the gradient of step ", step,
+                                                " is not finite; lower training.learning_rate"));
     }
-    double seconds =
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-    report(
-        {step, t.steps(), loss, options.learning_rate, static_cast<double>(tokens_done) / seconds});
+    const auto parameters = ViewFloats(model->parameters());
+    const TrainerState state{step, parameters, ViewFloats(optimizer.first_moment().data()),
+                             ViewFloats(optimizer.second_moment().data()),
+                             /*reference=*/parameters};
+    E3_RETURN_IF_ERROR(done({step, t.steps(), loss, options.learning_rate,
+                             static_cast<double>(tokens_done) / training.Seconds()},
+                            state));
   }
   return absl::OkStatus();
 }

@@ -6,8 +6,10 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "e3/v1/sft_spec.pb.h"
 #include "learner/packing.h"
+#include "learner/trainer.h"
 #include "model/transformer.h"
 
 namespace e3 {
@@ -20,12 +22,16 @@ struct SftProgress {
   double tokens_per_second;
 };
 
-// `next_batch(step)` gives the sequences of a step. `model` is trained in place. ResourceExhausted
-// when gradients stop being finite.
-absl::Status RunSft(
-    const v1::SftTraining& training,
-    const std::function<absl::StatusOr<std::vector<TrainingSequence>>(int64_t step)>& next_batch,
-    const std::function<void(const SftProgress&)>& report, Transformer* model);
+// The sequences of a step; steps come in order, from the first that is to be done.
+using SftBatches = std::function<absl::StatusOr<std::vector<TrainingSequence>>(int64_t step)>;
+// Told of a step that was done, with a view of the state after it. An error ends the training.
+using SftStepDone = std::function<absl::Status(const SftProgress&, const TrainerState&)>;
+
+// Trains `model` in place, from step start.updates + 1 on: what a run that was interrupted there
+// would have done. Every response token of a step weighs the same, whatever micro_batch_tokens.
+// OutOfRange when a gradient is not finite.
+absl::Status RunSft(const v1::SftTraining& training, TrainerState start, const SftBatches& batches,
+                    const SftStepDone& done, Transformer* model);
 
 // Draws every parameter: embeddings N(0, 0.02²), matrices N(0, 0.49 / fan-in), norms 1, biases 0.
 void InitializeParameters(uint64_t seed, const ParameterLayout& layout, float* parameters);

@@ -124,8 +124,8 @@ struct TokenColumns {
 
 }  // namespace
 
-c10::ScalarType ProductType(const v1::Training& training) {
-  return training.compute_dtype() == v1::COMPUTE_DTYPE_BF16 ? at::kBFloat16 : at::kFloat;
+c10::ScalarType ProductType(v1::ComputeDtype dtype) {
+  return dtype == v1::COMPUTE_DTYPE_BF16 ? at::kBFloat16 : at::kFloat;
 }
 
 MiniBatch MakeMiniBatch(const std::vector<const TrainingRollout*>& rollouts,
@@ -219,7 +219,7 @@ absl::StatusOr<UpdateStatistics> Trainer::AccumulateGradients(const MiniBatch& m
     lengths.push_back(rollout->sequence.length());
 
   UpdateStatistics statistics;
-  policy_->MultiplyIn(ProductType(training));
+  policy_->MultiplyIn(ProductType(training.compute_dtype()));
   policy_->ZeroGradients();
   GradientReducer reducer(policy_.get(), collectives_);
   size_t begin = 0;

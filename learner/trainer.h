@@ -37,7 +37,7 @@ MiniBatch MakeMiniBatch(const std::vector<const TrainingRollout*>& rollouts,
                         const v1::Training& training);
 
 // What an update's products take their operands in.
-c10::ScalarType ProductType(const v1::Training& training);
+c10::ScalarType ProductType(v1::ComputeDtype dtype);
 
 // What a checkpoint keeps of a trainer: layout().size() floats each.
 struct TrainerState {

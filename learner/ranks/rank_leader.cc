@@ -48,6 +48,8 @@ void AddReply(const v1::RankUpdateReply& r, UpdateStatistics* sum) {
   sum->loss += r.loss();
 }
 
+std::string HostOf(const std::string& address) { return address.substr(0, address.rfind(':')); }
+
 // Where attention costs as much as the products of a layer: both count multiplications of a token.
 double QuadraticLength(const ModelConfig& c) {
   // Causal: n / 2 keys, twice.
@@ -99,6 +101,7 @@ absl::Status RankLeader::Named(size_t worker, const grpc::Status& status) const 
   const std::string message = absl::StrCat("rank ", worker + 1, " at ", workers_[worker].address,
                                            ": ", status.error_message());
   const absl::Status given = FromGrpc(status);
+  if (absl::IsOutOfRange(given)) return absl::OutOfRangeError(message);
   if (IsTransient(given) || absl::IsFailedPrecondition(given))
     return absl::UnavailableError(message);
   return absl::InternalError(message);
@@ -219,13 +222,21 @@ absl::StatusOr<UpdateStatistics> RankLeader::Update(Trainer& trainer, const Mini
   return statistics;
 }
 
-absl::Status RankLeader::BeginStage(bool fresh_optimizer, bool reset_reference) {
+int RankLeader::NeighboursOf(const std::string& host) const {
+  int ranks = host == options_.host ? 1 : 0;
+  for (const Worker& worker : workers_) ranks += HostOf(worker.address) == host;
+  return ranks;
+}
+
+absl::Status RankLeader::BeginStage(const v1::Training& training, bool first, int64_t longest) {
   return OnAll(
       [&](size_t i, grpc::ClientContext* context) {
         v1::RankStageRequest request;
         request.set_group(group_);
-        request.set_fresh_optimizer(fresh_optimizer);
-        request.set_reset_reference(reset_reference);
+        *request.mutable_training() = training;
+        request.set_first(first);
+        request.set_longest(longest);
+        request.set_neighbours(NeighboursOf(HostOf(workers_[i].address)));
         v1::RankStageReply reply;
         return workers_[i].stub->BeginStage(context, request, &reply);
       },

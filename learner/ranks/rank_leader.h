@@ -45,7 +45,11 @@ class RankLeader {
   // One update by all ranks; `trainer` is rank 0's. Statistics are sums over all.
   absl::StatusOr<UpdateStatistics> Update(Trainer& trainer, const MiniBatch& mini_batch,
                                           const v1::Training& training, double temperature);
-  absl::Status BeginStage(bool fresh_optimizer, bool reset_reference);
+  // Of the other ranks: checks that the stage's updates, on sequences of up to `longest` tokens,
+  // fit into their memory (OutOfRange), and, at the first step, begins afresh what the stage says.
+  absl::Status BeginStage(const v1::Training& training, bool first, int64_t longest);
+  // Ranks on the host of this one, itself included.
+  int Neighbours() const { return NeighboursOf(options_.host); }
   // The whole state of the trainers.
   absl::StatusOr<TrainerState> State(Trainer& trainer, bool copy);
 
@@ -60,6 +64,7 @@ class RankLeader {
   absl::Status OnAll(const std::function<grpc::Status(size_t worker, grpc::ClientContext*)>& call,
                      const std::function<absl::Status()>& own);
 
+  int NeighboursOf(const std::string& host) const;
   // The error of a call to a worker, with the rank's name.
   absl::Status Named(size_t worker, const grpc::Status& status) const;
 

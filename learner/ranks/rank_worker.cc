@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "learner/device_memory.h"
 #include "learner/ranks/process_group.h"
 #include "learner/ranks/rank_state.h"
 #include "services/runtime/log.h"
@@ -124,8 +125,14 @@ grpc::Status RankWorker::BeginStage(grpc::ServerContext*, const v1::RankStageReq
   std::lock_guard<std::mutex> lock(mutex_);
   if (absl::Status in = CheckGroup(request->group(), /*needs_state=*/true); !in.ok())
     return ToGrpc(in);
-  if (request->fresh_optimizer()) trainer_->optimizer().Reset();
-  if (request->reset_reference()) trainer_->ResetReference();
+  const v1::Training& training = request->training();
+  const Transformer& policy = trainer_->policy();
+  if (absl::Status fits = CheckMemory(policy.config(), training, request->longest(),
+                                      policy.device(), request->neighbours());
+      !fits.ok())
+    return Done(fits);
+  if (request->first() && training.fresh_optimizer()) trainer_->optimizer().Reset();
+  if (request->first() && training.reset_reference()) trainer_->ResetReference();
   return grpc::Status::OK;
 }
 

@@ -9,6 +9,7 @@
 #include "absl/time/time.h"
 #include "learner/advantages.h"
 #include "learner/checkpoint.h"
+#include "learner/device_memory.h"
 #include "learner/flops.h"
 #include "learner/memory_need.h"
 #include "learner/service/step_metrics.h"
@@ -179,23 +180,19 @@ absl::Status LearnerJob::BeginStage(const v1::RunStageRequest& request) {
   const v1::Training& training = request.training();
   const ModelConfig& model = trainer_->policy().config();
   const int64_t longest = LongestSequence(model, spec_, request.budget());
-  const bool on_gpu = environment_.device.is_cuda();
-  auto check = [&](MemoryOf memory, int64_t available) {
-    Log("info", "memory of an update",
-        {{"job", id_}, {"need", ComputeMemoryNeed(memory, model, training, longest).Describe()}});
-    return CheckMemory(memory, model, training, longest, available);
-  };
-  E3_RETURN_IF_ERROR(check(on_gpu ? MemoryOf::kHostOfGpu : MemoryOf::kHost, AvailableMemory()));
-  if (on_gpu) {
-    E3_RETURN_IF_ERROR(check(MemoryOf::kGpu, AvailableDeviceMemory(environment_.device)));
-  }
+  const bool first = steps_done_ == request.first_step();
+  const MemoryNeed need = ComputeMemoryNeed(
+      environment_.device.is_cuda() ? MemoryOf::kGpu : MemoryOf::kHost, model, training, longest);
+  Log("info", "memory of an update", {{"job", id_}, {"need", need.Describe()}});
+  E3_RETURN_IF_ERROR(CheckMemory(model, training, longest, environment_.device,
+                                 ranks_ != nullptr ? ranks_->Neighbours() : 1));
   if (ranks_ != nullptr) {
     consistent_ = false;  // until all ranks have begun
-    E3_RETURN_IF_ERROR(ranks_->BeginStage(training.fresh_optimizer(), training.reset_reference()));
+    E3_RETURN_IF_ERROR(ranks_->BeginStage(training, first, longest));
     consistent_ = true;
   }
-  if (training.fresh_optimizer()) trainer_->optimizer().Reset();
-  if (training.reset_reference()) trainer_->ResetReference();
+  if (first && training.fresh_optimizer()) trainer_->optimizer().Reset();
+  if (first && training.reset_reference()) trainer_->ResetReference();
   return absl::OkStatus();
 }
 
@@ -219,10 +216,10 @@ absl::Status LearnerJob::RunStage(const v1::RunStageRequest& request, const Stop
     E3_RETURN_IF_ERROR(StartCheckpoint(training, tell));
     E3_RETURN_IF_ERROR(FinishCheckpoint(/*wait=*/true, tell));
   }
-  if (steps_done_ < last) E3_RETURN_IF_ERROR(JoinRanks(stop));
-  if (steps_done_ == first && steps_done_ < last) E3_RETURN_IF_ERROR(BeginStage(request));
   if (steps_done_ < last) {
-    peak_flops_ = PeakFlops(environment_.device, ProductType(training)) *
+    E3_RETURN_IF_ERROR(JoinRanks(stop));
+    E3_RETURN_IF_ERROR(BeginStage(request));
+    peak_flops_ = PeakFlops(environment_.device, ProductType(training.compute_dtype())) *
                   static_cast<double>(environment_.ranks.workers.size() + 1);
     E3_RETURN_IF_ERROR(PublishWeights(training, stop));
     BatchPipeline pipeline(steps_done_ + 1, last, training.max_staleness(),

@@ -76,7 +76,8 @@ class LearnerJob {
   absl::Status Load();
   // Divides the updates from now on among the ranks, where there are any.
   absl::Status JoinRanks(const Stop& stop);
-  // Checks that the stage's updates fit into memory, and what a stage begins with afresh.
+  // Checks that the stage's updates fit into the memory of all ranks; at its first step, begins
+  // afresh what the stage says.
   absl::Status BeginStage(const v1::RunStageRequest& request);
   absl::StatusOr<v1::StepRecord> RunStep(const v1::RunStageRequest& request,
                                          BatchPipeline& pipeline, const Stop& stop);

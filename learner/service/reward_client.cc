@@ -14,8 +14,8 @@ constexpr int kAttempts = 3;  // at one response
 
 }  // namespace
 
-RewardClient::RewardClient(const std::string& address)
-    : address_(address), stub_(v1::Rewards::NewStub(Connect(address))) {}
+RewardClient::RewardClient(const std::string& address, std::chrono::milliseconds answer)
+    : address_(address), answer_(answer), stub_(v1::Rewards::NewStub(Connect(address))) {}
 
 absl::StatusOr<std::vector<v1::ScoreReply>> RewardClient::Score(
     std::vector<v1::ScoreRequest> requests, const std::function<bool()>& stop) {
@@ -28,7 +28,7 @@ absl::StatusOr<std::vector<v1::ScoreReply>> RewardClient::Score(
   while (left > 0) {
     if (stop()) return absl::CancelledError("stopped while scoring");
     grpc::ClientContext context;
-    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(120));
+    context.set_deadline(std::chrono::system_clock::now() + answer_);
     auto stream = stub_->Score(&context);
     std::thread writer([&] {
       for (size_t i = 0; i < requests.size(); ++i) {

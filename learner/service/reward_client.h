@@ -2,6 +2,7 @@
 #ifndef E3_LEARNER_SERVICE_REWARD_CLIENT_H_
 #define E3_LEARNER_SERVICE_REWARD_CLIENT_H_
 
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <string>
@@ -14,7 +15,10 @@ namespace e3 {
 
 class RewardClient {
  public:
-  explicit RewardClient(const std::string& address);
+  // `answer`: how long the service may take for all that it is asked at once; then what has no
+  // verdict yet is asked again.
+  explicit RewardClient(const std::string& address,
+                        std::chrono::milliseconds answer = std::chrono::seconds(120));
 
   // A reply to every request, in order (ids are overwritten). When the service is away, what has no
   // verdict yet is asked again. A response that could not be judged in three attempts has a reply
@@ -26,6 +30,7 @@ class RewardClient {
 
  private:
   std::string address_;
+  std::chrono::milliseconds answer_;
   std::unique_ptr<v1::Rewards::Stub> stub_;
 };
 

@@ -1,27 +1,28 @@
 #include "learner/sft.h"
 
+#include <google/protobuf/io/coded_stream.h>
+#include <google/protobuf/io/zero_copy_stream_impl_lite.h>
 #include <unistd.h>
+#include <xxhash.h>
 
-#include <cmath>
 #include <filesystem>
-#include <fstream>
 #include <iostream>
-#include <set>
+#include <optional>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/strings/str_replace.h"
-#include "learner/prompting.h"
+#include "learner/checkpoint.h"
+#include "learner/device_memory.h"
 #include "model/device.h"
 #include "model/prompt_encoder.h"
 #include "re2/re2.h"
 #include "services/offline/commands.h"
 #include "services/offline/jsonl.h"
+#include "services/offline/sft_batches.h"
 #include "services/runtime/files.h"
-#include "services/runtime/philox.h"
 #include "services/runtime/status_macros.h"
 #include "services/runtime/yaml_message.h"
-#include "tasks/countdown.h"
 #include "tasks/dataset.h"
 
 namespace e3 {
@@ -42,6 +43,7 @@ void FillDefaults(v1::SftSpec* spec) {
   if (!t->has_beta2()) t->set_beta2(0.95);
   if (!t->has_weight_decay()) t->set_weight_decay(0.01);
   if (!t->has_max_grad_norm()) t->set_max_grad_norm(1);
+  if (!t->has_checkpoint_every()) t->set_checkpoint_every(500);
 }
 
 absl::StatusOr<v1::SftSpec> ParseSftFile(const std::string& file) {
@@ -89,7 +91,8 @@ absl::StatusOr<v1::SftSpec> ParseSftFile(const std::string& file) {
   for (auto [name, value] : {std::pair("learning_rate", t.learning_rate()),
                              {"weight_decay", t.weight_decay()},
                              {"max_grad_norm", t.max_grad_norm()},
-                             {"warmup_steps", static_cast<double>(t.warmup_steps())}}) {
+                             {"warmup_steps", static_cast<double>(t.warmup_steps())},
+                             {"checkpoint_every", static_cast<double>(t.checkpoint_every())}}) {
     if (value < 0) return at.Error(absl::StrCat("training.", name), "must not be negative");
   }
   for (auto [name, value] : {std::pair("beta1", t.beta1()), {"beta2", t.beta2()}}) {
@@ -114,159 +117,42 @@ absl::StatusOr<v1::SftSpec> ParseSftFile(const std::string& file) {
   return spec;
 }
 
-// Prompt and response as token ids, with the end-of-sequence token last.
-class SequenceEncoder {
- public:
-  SequenceEncoder(const PromptEncoder* encoder, const v1::Prompting& prompting, uint32_t eos)
-      : encoder_(encoder), prompting_(prompting), eos_(eos) {}
+// What the memory check wants to know of a job's training, of this one's.
+v1::Training MemoryTerms(const v1::SftTraining& t) {
+  v1::Training training;
+  training.set_micro_batch_tokens(t.micro_batch_tokens());
+  training.set_recompute_activations(t.recompute_activations());
+  training.set_compute_dtype(t.compute_dtype());
+  return training;
+}
 
-  absl::StatusOr<TrainingSequence> Encode(const std::string& prompt,
-                                          const std::string& response) const {
-    TrainingSequence sequence;
-    E3_ASSIGN_OR_RETURN(sequence.prompt,
-                        EncodePrompt(*encoder_, prompting_, Problem{prompt, {}, {}}));
-    E3_ASSIGN_OR_RETURN(sequence.response,
-                        encoder_->tokenizer().Encode(response, /*add_special_tokens=*/false));
-    sequence.response.push_back(eos_);
-    return sequence;
+// Names the training in its checkpoints: one that differs in anything goes on from none of them.
+std::string Identity(v1::SftSpec spec) {
+  spec.clear_name();
+  std::string bytes;
+  {
+    google::protobuf::io::StringOutputStream stream(&bytes);
+    google::protobuf::io::CodedOutputStream coded(&stream);
+    coded.SetSerializationDeterministic(true);
+    spec.SerializeToCodedStream(&coded);
   }
+  return absl::StrFormat("sft-%016x", XXH3_64bits(bytes.data(), bytes.size()));
+}
 
- private:
-  const PromptEncoder* encoder_;
-  v1::Prompting prompting_;
-  uint32_t eos_;
-};
-
-// Sequences of a file, shuffled anew each epoch; a step takes the next ones up to the token limit.
-class FileBatches {
- public:
-  static absl::StatusOr<std::unique_ptr<FileBatches>> Load(const v1::SftSpec& spec,
-                                                           const SequenceEncoder& encoder) {
-    auto batches = std::make_unique<FileBatches>();
-    batches->seed_ = spec.seed();
-    batches->batch_tokens_ = spec.training().batch_tokens();
-    const v1::SftData& data = spec.data();
-    E3_ASSIGN_OR_RETURN(std::unique_ptr<JsonlReader> reader, JsonlReader::Open(data.file()));
-    std::vector<std::pair<std::unique_ptr<RE2>, std::string>> replacements;
-    for (const v1::Replacement& r : data.replacements())
-      replacements.emplace_back(std::make_unique<RE2>(r.pattern()), r.with());
-    int64_t index = -1, left_out = 0;
-    while (true) {
-      E3_ASSIGN_OR_RETURN(std::optional<Json> line, reader->Next());
-      if (!line) break;
-      if (++index < data.offset()) continue;
-      if (data.limit() > 0 && index >= data.offset() + data.limit()) break;
-      for (const std::string& field : {data.prompt_field(), data.response_field()}) {
-        if (!line->contains(field) || !(*line)[field].is_string())
-          return reader->Error(absl::StrCat("no text field \"", field, "\""));
-      }
-      std::string prompt = absl::StrReplaceAll(
-          data.template_(), {{"{prompt}", (*line)[data.prompt_field()].get<std::string>()}});
-      std::string response = (*line)[data.response_field()].get<std::string>();
-      for (const auto& [pattern, with] : replacements)
-        RE2::GlobalReplace(&response, *pattern, with);
-      E3_ASSIGN_OR_RETURN(TrainingSequence sequence, encoder.Encode(prompt, response));
-      const int64_t max_prompt = data.prompting().max_prompt_tokens();
-      if (sequence.length() > spec.training().max_tokens() ||
-          (max_prompt > 0 && static_cast<int64_t>(sequence.prompt.size()) > max_prompt)) {
-        ++left_out;
-      } else {
-        batches->sequences_.push_back(std::move(sequence));
-      }
+// The newest checkpoint in `folder` that this training can go on from.
+std::optional<TrainerState> Resume(const std::string& folder, const std::string& id,
+                                   const Transformer& model) {
+  for (const std::string& checkpoint : ListCheckpoints(folder)) {
+    absl::StatusOr<Checkpoint> loaded =
+        LoadCheckpoint(checkpoint, id, model.config(), model.layout());
+    if (loaded.ok()) {
+      std::cerr << "sft: goes on from " << checkpoint << "\n";
+      return std::move(loaded->state);
     }
-    if (batches->sequences_.empty())
-      return absl::InvalidArgumentError(absl::StrCat(data.file(), " gave no sequences"));
-    std::cerr << "sft: " << batches->sequences_.size() << " sequences, " << left_out
-              << " longer than " << spec.training().max_tokens() << " tokens left out\n";
-    return batches;
+    std::cerr << "sft: passed over: " << loaded.status().message() << "\n";
   }
-
-  std::vector<TrainingSequence> Next() {
-    std::vector<TrainingSequence> batch;
-    for (int64_t tokens = 0; tokens < batch_tokens_;) {
-      if (next_ == order_.size()) {
-        order_.resize(sequences_.size());
-        for (size_t i = 0; i < order_.size(); ++i) order_[i] = i;
-        PhiloxStream(seed_, epoch_++).Shuffle(order_);
-        next_ = 0;
-      }
-      batch.push_back(sequences_[order_[next_++]]);
-      tokens += batch.back().length();
-    }
-    return batch;
-  }
-
- private:
-  std::vector<TrainingSequence> sequences_;
-  std::vector<size_t> order_;
-  size_t next_ = 0;
-  uint64_t seed_ = 0, epoch_ = 0;
-  int64_t batch_tokens_ = 0;
-};
-
-// Fresh search traces for every step.
-class TraceBatches {
- public:
-  static absl::StatusOr<std::unique_ptr<TraceBatches>> Make(const v1::SftSpec& spec) {
-    auto batches = std::make_unique<TraceBatches>();
-    batches->spec_ = spec;
-    const v1::CountdownTraces& traces = spec.data().countdown_traces();
-    for (const v1::Countdown& held_out : traces.held_out()) {
-      E3_ASSIGN_OR_RETURN(std::vector<CountdownPuzzle> puzzles, GenerateCountdown(held_out, {}));
-      for (const CountdownPuzzle& puzzle : puzzles) batches->held_out_.insert(puzzle.Key());
-    }
-    if (traces.kinds().empty())
-      return absl::InvalidArgumentError("data.countdown_traces.kinds is empty");
-    if (traces.has_right_attempt()) batches->options_.right_attempt = traces.right_attempt();
-    if (traces.has_stop_after_wrong())
-      batches->options_.stop_after_wrong = traces.stop_after_wrong();
-    if (traces.has_say_wait()) batches->options_.say_wait = traces.say_wait();
-    if (traces.max_attempts() > 0)
-      batches->options_.max_attempts = static_cast<int>(traces.max_attempts());
-    return batches;
-  }
-
-  absl::StatusOr<std::vector<TrainingSequence>> Next(int64_t step,
-                                                     const SequenceEncoder& encoder) const {
-    PhiloxStream random(spec_.seed(), static_cast<uint64_t>(step));
-    const v1::CountdownTraces& traces = spec_.data().countdown_traces();
-    double total = 0;
-    for (const auto& kind : traces.kinds()) total += kind.weight();
-    std::vector<TrainingSequence> batch;
-    int64_t rejected = 0;  // draws in a row
-    for (int64_t tokens = 0; tokens < spec_.training().batch_tokens();) {
-      if (++rejected > 1000000) {
-        return absl::InvalidArgumentError(
-            "a million draws in a row gave no trace: no puzzle of data.countdown_traces.kinds is "
-            "within its ranges, outside held_out and at most training.max_tokens long");
-      }
-      double u = random.Uniform() * total;
-      int kind = 0;
-      while (kind + 1 < traces.kinds_size() && (u -= traces.kinds(kind).weight()) >= 0) ++kind;
-      v1::Countdown countdown = CountdownWithDefaults(traces.kinds(kind).countdown());
-      CountdownPuzzle puzzle;
-      for (int i = 0; i < countdown.numbers(); ++i)
-        puzzle.numbers.push_back(random.Between(1, countdown.max_number()));
-      std::optional<CountdownAttempt> solution = RandomAttempt(countdown, puzzle.numbers, random);
-      if (!solution || solution->value < 1 || solution->value > countdown.max_target()) continue;
-      puzzle.target = solution->value;
-      if (held_out_.count(puzzle.Key()) > 0) continue;
-      E3_ASSIGN_OR_RETURN(TrainingSequence sequence,
-                          encoder.Encode(CountdownPrompt(countdown.template_(), puzzle),
-                                         SearchTrace(countdown, puzzle, options_, random)));
-      if (sequence.length() > spec_.training().max_tokens()) continue;
-      tokens += sequence.length();
-      rejected = 0;
-      batch.push_back(std::move(sequence));
-    }
-    return batch;
-  }
-
- private:
-  v1::SftSpec spec_;
-  std::set<std::string> held_out_;
-  TraceOptions options_;
-};
+  return std::nullopt;
+}
 
 }  // namespace
 
@@ -278,40 +164,50 @@ absl::Status RunSftFile(const SftOptions& o) {
   if (config.eos_token_ids.empty())
     return absl::InvalidArgumentError(absl::StrCat(spec.model(), " names no eos_token_id"));
   E3_ASSIGN_OR_RETURN(c10::Device device, ParseDevice(o.device));
+  const v1::SftTraining& training = spec.training();
+  E3_RETURN_IF_ERROR(
+      CheckMemory(config, MemoryTerms(training), training.max_tokens(), device, /*neighbours=*/1));
+
   Transformer model(config, device);
-  absl::Status loaded;
-  model.UpdateParameters([&](float* parameters) {
-    if (spec.from_scratch()) {
-      InitializeParameters(spec.seed(), model.layout(), parameters);
-    } else {
-      loaded = LoadParameters(spec.model(), config, model.layout(), parameters);
-    }
-  });
-  E3_RETURN_IF_ERROR(loaded);
-  SequenceEncoder encoder(prompts.get(), spec.data().prompting(), config.eos_token_ids[0]);
-  std::unique_ptr<FileBatches> files;
-  std::unique_ptr<TraceBatches> traces;
-  if (spec.data().has_countdown_traces()) {
-    E3_ASSIGN_OR_RETURN(traces, TraceBatches::Make(spec));
-  } else {
-    E3_ASSIGN_OR_RETURN(files, FileBatches::Load(spec, encoder));
+  const std::string checkpoints = spec.output() + ".checkpoints", id = Identity(spec);
+  std::optional<TrainerState> start = Resume(checkpoints, id, model);
+  if (!start.has_value()) {
+    absl::Status loaded;
+    model.UpdateParameters([&](float* parameters) {
+      if (spec.from_scratch()) {
+        InitializeParameters(spec.seed(), model.layout(), parameters);
+      } else {
+        loaded = LoadParameters(spec.model(), config, model.layout(), parameters);
+      }
+    });
+    E3_RETURN_IF_ERROR(loaded);
+    start = InitialState(model);
   }
-  auto next_batch = [&](int64_t step) -> absl::StatusOr<std::vector<TrainingSequence>> {
-    if (traces) return traces->Next(step, encoder);
-    return files->Next();
-  };
+  E3_ASSIGN_OR_RETURN(SftBatches batches,
+                      MakeSftBatches(spec, prompts.get(), config.eos_token_ids[0]));
   ProgressLine progress("sft");
-  auto report = [&](const SftProgress& p) {
+  auto done = [&](const SftProgress& p, const TrainerState& state) -> absl::Status {
     std::string text = absl::StrFormat("step %d/%d  loss %.4f  lr %.2e  %.0f tokens/s", p.step,
                                        p.steps, p.loss, p.learning_rate, p.tokens_per_second);
     progress.Show(text);
     if (p.step % 50 == 0 || p.step == 1 || p.step == p.steps)
       std::cerr << (isatty(2) ? "\n" : "") << "sft: " << text << "\n";
+    const int64_t every = training.checkpoint_every();
+    if (every == 0 || p.step % every != 0 || p.step == p.steps) return absl::OkStatus();
+    const auto step = static_cast<uint64_t>(p.step);
+    E3_RETURN_IF_ERROR(MakeFolders(checkpoints));
+    E3_RETURN_IF_ERROR(SaveCheckpoint(CheckpointFolder(checkpoints, step), id, step, spec.model(),
+                                      model.layout(), state));
+    PruneCheckpoints(checkpoints, step, /*keep=*/1, step);
+    return absl::OkStatus();
   };
-  E3_RETURN_IF_ERROR(RunSft(spec.training(), next_batch, report, &model));
-  return WriteFolderDurably(spec.output(), [&](const std::string& part) {
+  E3_RETURN_IF_ERROR(RunSft(training, *std::move(start), batches, done, &model));
+  E3_RETURN_IF_ERROR(WriteFolderDurably(spec.output(), [&](const std::string& part) {
     return SaveModel(part, spec.model(), model.layout(), model.parameters(), Dtype::kFloat32);
-  });
+  }));
+  std::error_code ignored;
+  std::filesystem::remove_all(checkpoints, ignored);
+  return absl::OkStatus();
 }
 
 }  // namespace e3

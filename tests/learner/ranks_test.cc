@@ -254,6 +254,9 @@ TEST_CASE("a leader forms a group, loses a rank, hears which, and forms another"
   const auto never = [] { return false; };
   const Dealt dealt(Settings(), 1);
   const MiniBatch& whole = dealt.whole;
+  v1::Training stage = Settings();
+  stage.set_fresh_optimizer(true);
+  stage.set_reset_reference(true);
   auto parameters = [](Trainer& trainer) {
     return std::vector<float>(trainer.policy().parameters(),
                               trainer.policy().parameters() + trainer.policy().layout().size());
@@ -270,7 +273,7 @@ TEST_CASE("a leader forms a group, loses a rank, hears which, and forms another"
     REQUIRE(leader.ok());
     REQUIRE((*leader)->SendState(InitialState(trainer.policy()), n, kStarter).ok());
     trainer.JoinRanks((*leader)->collectives(), true);
-    REQUIRE((*leader)->BeginStage(true, true).ok());
+    REQUIRE((*leader)->BeginStage(stage, /*first=*/true, 64).ok());
     for (int update = 0; update < 2; ++update)
       REQUIRE((*leader)->Update(trainer, whole, Settings(), 1).ok());
     absl::StatusOr<TrainerState> state = (*leader)->State(trainer, /*copy=*/true);
@@ -287,6 +290,22 @@ TEST_CASE("a leader forms a group, loses a rank, hears which, and forms another"
   }
   // The second group, with a rank that is new, does what the first did.
   CHECK(after[0] == after[1]);
+
+  {  // What does not fit into a rank's memory is refused with the numbers.
+    Trainer trainer(*Transformer::Load(kStarter));
+    auto leader = RankLeader::Form(options, c10::kCPU, "group-too-large", never);
+    REQUIRE(leader.ok());
+    CHECK((*leader)->Neighbours() == 3);
+    REQUIRE(
+        (*leader)
+            ->SendState(InitialState(trainer.policy()), trainer.policy().layout().size(), kStarter)
+            .ok());
+    const absl::Status refused =
+        (*leader)->BeginStage(Settings(), /*first=*/true, int64_t{1} << 30);
+    CHECK(absl::IsOutOfRange(refused));
+    CHECK(absl::StrContains(refused.message(), "GiB are available"));
+    CHECK(absl::StrContains(refused.message(), "rank "));
+  }
 
   // What no new group would mend is not asked for again and again.
   Trainer trainer(*Transformer::Load(kStarter));

@@ -2,8 +2,10 @@
 
 #include <grpcpp/grpcpp.h>
 
+#include <atomic>
 #include <catch2/catch.hpp>
 #include <chrono>
+#include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "reward_service/service/reward_service.h"
@@ -38,6 +40,50 @@ TEST_CASE("what cannot be judged comes back as that, and never as a zero") {
   }
   service.Drain();
   server->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(5));
+}
+
+// Judges what it is asked, but for every third request of its first calls: for these it says
+// nothing, and waits until it is left.
+class SlowService final : public v1::Rewards::Service {
+ public:
+  explicit SlowService(int slow_calls) : slow_calls_(slow_calls) {}
+  grpc::Status Score(grpc::ServerContext* context,
+                     grpc::ServerReaderWriter<v1::ScoreReply, v1::ScoreRequest>* stream) override {
+    const bool slow = calls++ < slow_calls_;
+    v1::ScoreRequest request;
+    while (stream->Read(&request)) {
+      if (slow && request.id() % 3 == 0) continue;
+      v1::ScoreReply reply;
+      reply.set_id(request.id());
+      reply.set_score(1);
+      stream->Write(reply);
+    }
+    while (slow && !context->IsCancelled())
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    return grpc::Status::OK;
+  }
+  std::atomic<int> calls{0};
+
+ private:
+  const int slow_calls_;
+};
+
+TEST_CASE("what the reward service does not answer in time is asked again, and never a zero") {
+  SlowService service(2);
+  grpc::ServerBuilder builder;
+  int port = 0;
+  builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
+  builder.RegisterService(&service);
+  std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
+  RewardClient client(absl::StrCat("127.0.0.1:", port), std::chrono::milliseconds(500));
+  auto replies = client.Score(std::vector<v1::ScoreRequest>(10), [] { return false; });
+  REQUIRE(replies.ok());
+  for (const v1::ScoreReply& reply : *replies) {
+    CHECK(reply.error_code() == 0);
+    CHECK(reply.score() == 1);
+  }
+  CHECK(service.calls == 3);
+  server->Shutdown(std::chrono::system_clock::now());
 }
 
 }  // namespace
