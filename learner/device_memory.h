@@ -12,10 +12,15 @@
 
 namespace e3 {
 
-// Of updates on `device` and, where that is a GPU, also of the host. `neighbours`: ranks on this
-// host, itself included, which have equal shares of its memory. OutOfRange as CheckMemory.
+// What a rank shares with others.
+struct RankShares {
+  int neighbours = 1;  // ranks on its host, itself included, which have equal shares of its memory
+  int shards = 1;      // ranks among which the optimizer's state is divided
+};
+
+// Of updates on `device` and, where that is a GPU, also of the host. OutOfRange as CheckMemory.
 absl::Status CheckMemory(const ModelConfig& model, const v1::Training& training, int64_t longest,
-                         c10::Device device, int neighbours);
+                         c10::Device device, const RankShares& shares = {});
 
 }  // namespace e3
 

@@ -25,14 +25,17 @@ int64_t NumberIn(const std::string& path, int64_t absent) {
   return file >> word && absl::SimpleAtoi(word, &value) ? value : absent;
 }
 
+// A field of a file with lines of names and numbers.
 int64_t FieldIn(const std::string& path, const std::string& name) {
   std::ifstream file(path);
   for (std::string field; file >> field;) {
-    int64_t kib;
-    if (field == name && file >> kib) return kib << 10;
+    int64_t value;
+    if (field == name && file >> value) return value;
   }
   return 0;
 }
+
+constexpr int64_t kKiB = 1024;
 
 }  // namespace
 
@@ -49,14 +52,17 @@ namespace {
 
 constexpr int64_t kFloat = sizeof(float);
 
-// What lies on the host wherever is computed: optimizer, reference, copies.
-MemoryNeed OfOptimizer(int64_t parameters, const v1::Training& training) {
+// What lies on the host wherever is computed: reference, copies, and the optimizer unless it is on
+// a GPU; its state is copied for a checkpoint then.
+MemoryNeed OfOptimizer(int64_t parameters, const v1::Training& training, bool on_gpu, int shards) {
   MemoryNeed need;
-  need.optimizer = kFloat * 2 * parameters;
+  need.optimizer = on_gpu ? 0 : kFloat * 2 * parameters / shards;
   need.reference = kFloat * parameters;
   need.copies = kFloat * parameters *
-                ((training.background_checkpoints() ? 3 : 0) +
-                 (training.max_staleness() > 0 ? 2 : 0));  // the version before is in use yet
+                ((training.background_checkpoints() ? 3
+                  : on_gpu                          ? 2
+                                                    : 0) +
+                 (training.max_staleness() > 0 ? 3 : 0));  // two before are in use yet
   return need;
 }
 
@@ -71,7 +77,7 @@ int64_t LayersFloats(const ModelConfig& c, const v1::Training& training, int64_t
 }  // namespace
 
 MemoryNeed ComputeMemoryNeed(MemoryOf memory, const ModelConfig& c, const v1::Training& training,
-                             int64_t longest) {
+                             int64_t longest, int shards) {
   const int64_t q = c.num_heads * c.head_dim, kv = c.num_kv_heads * c.head_dim, qkv = q + 2 * kv,
                 hidden = c.hidden_size, inner = c.intermediate_size;
   const int64_t parameters = ParameterLayout(c).size();
@@ -81,15 +87,19 @@ MemoryNeed ComputeMemoryNeed(MemoryOf memory, const ModelConfig& c, const v1::Tr
   const bool bf16 = training.compute_dtype() == v1::COMPUTE_DTYPE_BF16;
   const int64_t operand = bf16 ? 2 : kFloat;
 
+  const bool optimizer_on_gpu = memory != MemoryOf::kHost && !training.offload_optimizer();
   MemoryNeed need;
-  if (memory != MemoryOf::kGpu) need = OfOptimizer(parameters, training);
+  if (memory != MemoryOf::kGpu) need = OfOptimizer(parameters, training, optimizer_on_gpu, shards);
+  if (memory == MemoryOf::kGpu && optimizer_on_gpu)
+    need.optimizer = kFloat * 2 * parameters / shards;
   need.memory = memory;
   need.weights = kFloat * parameters;
   need.gradients = kFloat * parameters;
   if (memory == MemoryOf::kHostOfGpu) {
     // Memory that a GPU can reach comes in powers of two.
     const auto pinned = static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(need.weights)));
-    need.weights = need.gradients = pinned;
+    need.weights = pinned;
+    need.gradients = optimizer_on_gpu ? 0 : pinned;
     if (training.kl_coef() != 0) need.reference += pinned;
     return need;
   }
@@ -131,20 +141,24 @@ int64_t LongestSequence(const ModelConfig& model, const v1::JobSpec& job, int64_
 }
 
 int64_t AvailableMemory(int processes) {
-  const int64_t available = FieldIn("/proc/meminfo", "MemAvailable:");
-  const int64_t used = NumberIn("/sys/fs/cgroup/memory.current", 0);
-  const int64_t limit = NumberIn("/sys/fs/cgroup/memory.max", available + used);
+  const int64_t available = kKiB * FieldIn("/proc/meminfo", "MemAvailable:");
+  // Pages of files are given back when they are wanted.
+  const std::string group = "/sys/fs/cgroup/";
+  const int64_t used = NumberIn(group + "memory.current", 0) -
+                       FieldIn(group + "memory.stat", "active_file") -
+                       FieldIn(group + "memory.stat", "inactive_file");
+  const int64_t limit = NumberIn(group + "memory.max", available + used);
   return std::min(available, limit - used) / std::max(1, processes) +
-         FieldIn("/proc/self/status", "VmRSS:");
+         kKiB * FieldIn("/proc/self/status", "VmRSS:");
 }
 
 absl::Status CheckMemory(MemoryOf memory, const ModelConfig& model, const v1::Training& training,
-                         int64_t longest, int64_t available) {
-  const MemoryNeed need = ComputeMemoryNeed(memory, model, training, longest);
+                         int64_t longest, int64_t available, int shards) {
+  const MemoryNeed need = ComputeMemoryNeed(memory, model, training, longest, shards);
   if (need.total() <= available) return absl::OkStatus();
   std::string advice;
   auto would = [&](const v1::Training& changed, const std::string& how) {
-    const int64_t total = ComputeMemoryNeed(memory, model, changed, longest).total();
+    const int64_t total = ComputeMemoryNeed(memory, model, changed, longest, shards).total();
     if (total >= need.total()) return;
     absl::StrAppend(&advice, advice.empty() ? "" : "; ", how, " needs ",
                     absl::StrFormat("%.2f GiB", static_cast<double>(total) / kGiB));
@@ -159,6 +173,8 @@ absl::Status CheckMemory(MemoryOf memory, const ModelConfig& model, const v1::Tr
   would(changed, "both of these");
   changed.set_background_checkpoints(false);
   would(changed, "and training.background_checkpoints: false");
+  changed.set_offload_optimizer(true);
+  if (memory == MemoryOf::kGpu) would(changed, "and training.offload_optimizer: true");
   changed.set_kl_coef(0);
   if (training.kl_coef() != 0) would(changed, "and training.kl_coef: 0");
   return absl::OutOfRangeError(absl::StrFormat(

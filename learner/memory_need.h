@@ -12,7 +12,7 @@
 namespace e3 {
 
 // Which memory: the host's of a learner that computes on the CPU; of one that computes on a GPU,
-// the GPU's, and the host's, where the master weights and the optimizer are.
+// the GPU's, and the host's, where the master weights are and the optimizer may be.
 enum class MemoryOf { kHost, kGpu, kHostOfGpu };
 
 // In bytes.
@@ -32,9 +32,10 @@ struct MemoryNeed {
   std::string Describe() const;
 };
 
-// `longest`: tokens of the longest sequence (prompt and response), which is never split.
+// `longest`: tokens of the longest sequence (prompt and response), which is never split. `shards`:
+// ranks among which the optimizer's state is divided.
 MemoryNeed ComputeMemoryNeed(MemoryOf memory, const ModelConfig& model,
-                             const v1::Training& training, int64_t longest);
+                             const v1::Training& training, int64_t longest, int shards = 1);
 
 // Tokens of the longest sequence that a stage with this budget learns from.
 int64_t LongestSequence(const ModelConfig& model, const v1::JobSpec& job, int64_t budget);
@@ -45,7 +46,7 @@ int64_t AvailableMemory(int processes = 1);
 
 // OutOfRange, with the numbers and what to change, when the need is above `available`.
 absl::Status CheckMemory(MemoryOf memory, const ModelConfig& model, const v1::Training& training,
-                         int64_t longest, int64_t available);
+                         int64_t longest, int64_t available, int shards = 1);
 
 }  // namespace e3
 

@@ -21,15 +21,14 @@ namespace e3 {
 absl::Status RunSft(const v1::SftTraining& t, TrainerState start, const SftBatches& batches,
                     const SftStepDone& done, Transformer* model) {
   const int64_t n = model->layout().size();
-  model->EnableGradients();
   model->UpdateParameters([&](float* to) { std::copy_n(start.parameters.get(), n, to); });
+  start.parameters.reset();
   model->MultiplyIn(ProductType(t.compute_dtype()));
-  AdamW optimizer(&model->layout());
-  std::copy_n(start.first_moment.get(), n, optimizer.first_moment().begin());
-  std::copy_n(start.second_moment.get(), n, optimizer.second_moment().begin());
-  optimizer.Restore(start.updates);
+  Optimizer optimizer(model, t.offload_optimizer(), 0, n);
+  optimizer.Restore(start.updates, start.first_moment.get(), start.second_moment.get());
   const int64_t done_before = start.updates;
   start = {};  // as much memory as the optimizer has
+  model->EnableGradients();
   const LearningRateSchedule schedule{t.learning_rate(), t.warmup_steps(), Decay::kCosine,
                                       t.steps(), t.min_ratio()};
   const Stopwatch training;
@@ -57,15 +56,16 @@ absl::Status RunSft(const v1::SftTraining& t, TrainerState start, const SftBatch
     }
     AdamWOptions options{LearningRate(schedule, step), t.beta1(), t.beta2(), 1e-8,
                          t.weight_decay()};
-    double norm = OptimizerStep(*model, optimizer, options, t.max_grad_norm());
+    const double norm = optimizer.Step(options, t.max_grad_norm());
     if (!std::isfinite(norm)) {
       return absl::OutOfRangeError(absl::StrCat("the gradient of step ", step,
                                                 " is not finite; lower training.learning_rate"));
     }
-    const auto parameters = ViewFloats(model->parameters());
-    const TrainerState state{step, parameters, ViewFloats(optimizer.first_moment().data()),
-                             ViewFloats(optimizer.second_moment().data()),
-                             /*reference=*/parameters};
+    const SftState state = [&] {
+      const auto parameters = ViewFloats(model->parameters());
+      return TrainerState{step, parameters, optimizer.FirstMoment(/*copy=*/false),
+                          optimizer.SecondMoment(/*copy=*/false), /*reference=*/parameters};
+    };
     E3_RETURN_IF_ERROR(done({step, t.steps(), loss, options.learning_rate,
                              static_cast<double>(tokens_done) / training.Seconds()},
                             state));

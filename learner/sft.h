@@ -24,8 +24,10 @@ struct SftProgress {
 
 // The sequences of a step; steps come in order, from the first that is to be done.
 using SftBatches = std::function<absl::StatusOr<std::vector<TrainingSequence>>(int64_t step)>;
-// Told of a step that was done, with a view of the state after it. An error ends the training.
-using SftStepDone = std::function<absl::Status(const SftProgress&, const TrainerState&)>;
+// The state after a step: a view, while its step is told of.
+using SftState = std::function<TrainerState()>;
+// Told of a step that was done. An error ends the training.
+using SftStepDone = std::function<absl::Status(const SftProgress&, const SftState&)>;
 
 // Trains `model` in place, from step start.updates + 1 on: what a run that was interrupted there
 // would have done. Every response token of a step weighs the same, whatever micro_batch_tokens.

@@ -18,36 +18,12 @@
 
 namespace e3 {
 
-std::shared_ptr<const float> CopyFloats(const float* values, int64_t n) {
-  auto copy = std::make_shared<std::vector<float>>(values, values + n);
-  return {copy, copy->data()};
-}
-
-std::shared_ptr<const float> ViewFloats(const float* values) {
-  return {std::shared_ptr<const float>(), values};
-}
-
 TrainerState InitialState(const Transformer& policy) {
   const int64_t n = policy.layout().size();
   auto zeros = std::make_shared<std::vector<float>>(static_cast<size_t>(n));
   const std::shared_ptr<const float> moments(zeros, zeros->data());
   const std::shared_ptr<const float> parameters = CopyFloats(policy.parameters(), n);
   return {0, parameters, moments, moments, parameters};
-}
-
-double OptimizerStep(Transformer& model, AdamW& optimizer, const AdamWOptions& options,
-                     double max_grad_norm, const std::function<void()>& exchange) {
-  const at::Tensor gradients = model.HostGradients();
-  const float* floats = gradients.const_data_ptr<float>();
-  const double norm = GlobalNorm(floats, model.layout().size());
-  if (!std::isfinite(norm)) return norm;
-  const double scale =
-      max_grad_norm > 0 && norm > max_grad_norm ? max_grad_norm / (norm + 1e-6) : 1.0;
-  model.UpdateParameters([&](float* parameters) {
-    optimizer.Step(options, floats, scale, parameters);
-    if (exchange) exchange();
-  });
-  return norm;
 }
 
 namespace {
@@ -142,8 +118,10 @@ MiniBatch MakeMiniBatch(const std::vector<const TrainingRollout*>& rollouts,
   return batch;
 }
 
-Trainer::Trainer(std::unique_ptr<Transformer> policy)
-    : policy_(std::move(policy)), optimizer_(&policy_->layout()) {
+Trainer::Trainer(std::unique_ptr<Transformer> policy, bool offload_optimizer)
+    : policy_(std::move(policy)),
+      offload_optimizer_(offload_optimizer),
+      optimizer_(policy_.get(), offload_optimizer, 0, policy_->layout().size()) {
   policy_->EnableGradients();
   ResetReference();
 }
@@ -153,34 +131,29 @@ void Trainer::JoinRanks(Collectives* collectives, bool shard_optimizer) {
   if (!shard_optimizer) return;
   const auto [begin, end] =
       RankRange(policy_->layout().size(), collectives->rank(), collectives->size());
-  AdamW part(&policy_->layout(), begin, end);
-  for (auto [from, to] : {std::pair(&optimizer_.first_moment(), &part.first_moment()),
-                          std::pair(&optimizer_.second_moment(), &part.second_moment())}) {
-    std::copy(from->begin() + begin, from->begin() + end, to->begin());
-  }
-  part.Restore(optimizer_.updates());
+  const auto first = optimizer_.FirstMoment(/*copy=*/false),
+             second = optimizer_.SecondMoment(/*copy=*/false);
+  const int64_t updates = optimizer_.updates();
+  Optimizer part(policy_.get(), offload_optimizer_, begin, end);
+  if (!policy_->device().is_cpu() && !offload_optimizer_) optimizer_.Reset();  // makes room
+  part.Restore(updates, first.get() + begin, second.get() + begin);
   optimizer_ = std::move(part);
 }
 
 absl::StatusOr<TrainerState> Trainer::State(bool copy) {
   const int64_t n = policy_->layout().size();
-  auto part = [&](const float* values) {
-    return copy ? CopyFloats(values, n) : ViewFloats(values);
-  };
-  TrainerState state{optimizer_.updates(), part(policy_->parameters()), nullptr, nullptr,
-                     reference_parameters_};
-  for (auto [values, to] : {std::pair(&optimizer_.first_moment(), &state.first_moment),
-                            std::pair(&optimizer_.second_moment(), &state.second_moment)}) {
-    if (optimizer_.end() - optimizer_.begin() == n) {
-      *to = part(values->data());
-      continue;
-    }
+  const float* parameters = policy_->parameters();
+  TrainerState state{
+      optimizer_.updates(), copy ? CopyFloats(parameters, n) : ViewFloats(parameters),
+      optimizer_.FirstMoment(copy), optimizer_.SecondMoment(copy), reference_parameters_};
+  if (optimizer_.whole()) return state;
+  for (std::shared_ptr<const float>* moment : {&state.first_moment, &state.second_moment}) {
     auto whole = std::make_shared<at::Tensor>(at::empty({n}, at::kFloat));
     float* floats = whole->mutable_data_ptr<float>();
-    std::copy(values->begin(), values->end(), floats + optimizer_.begin());
+    std::copy_n(moment->get(), optimizer_.end() - optimizer_.begin(), floats + optimizer_.begin());
     StartExchange(*collectives_, *whole);
     E3_RETURN_IF_ERROR(collectives_->Wait());
-    *to = {whole, floats};
+    *moment = {whole, floats};
   }
   return state;
 }
@@ -189,11 +162,8 @@ void Trainer::Restore(const TrainerState& state) {
   const int64_t n = policy_->layout().size();
   policy_->UpdateParameters(
       [&](float* to) { std::copy(state.parameters.get(), state.parameters.get() + n, to); });
-  for (auto [from, to] : {std::pair(state.first_moment.get(), &optimizer_.first_moment()),
-                          std::pair(state.second_moment.get(), &optimizer_.second_moment())}) {
-    std::copy(from + optimizer_.begin(), from + optimizer_.end(), to->begin());
-  }
-  optimizer_.Restore(state.updates);
+  optimizer_.Restore(state.updates, state.first_moment.get() + optimizer_.begin(),
+                     state.second_moment.get() + optimizer_.begin());
   reference_parameters_ = state.reference;
   reference_.reset();
 }
@@ -286,15 +256,14 @@ absl::StatusOr<UpdateStatistics> Trainer::Step(UpdateStatistics statistics,
   const AdamWOptions adamw{statistics.learning_rate, training.beta1(), training.beta2(),
                            training.epsilon(), training.weight_decay()};
   absl::Status exchanged;
-  std::function<void()> exchange;
-  if (optimizer_.end() - optimizer_.begin() < policy_->layout().size()) {
-    exchange = [&] {
-      StartExchange(*collectives_, policy_->master());
+  std::function<void(const at::Tensor&)> exchange;
+  if (!optimizer_.whole()) {
+    exchange = [&](const at::Tensor& parameters) {
+      StartExchange(*collectives_, parameters);
       exchanged = collectives_->Wait();
     };
   }
-  statistics.gradient_norm =
-      OptimizerStep(*policy_, optimizer_, adamw, training.max_grad_norm(), exchange);
+  statistics.gradient_norm = optimizer_.Step(adamw, training.max_grad_norm(), exchange);
   E3_RETURN_IF_ERROR(exchanged);
   statistics.finite = std::isfinite(statistics.gradient_norm);
   statistics.skipped = !statistics.finite;

@@ -2,13 +2,12 @@
 #ifndef E3_LEARNER_TRAINER_H_
 #define E3_LEARNER_TRAINER_H_
 
-#include <functional>
 #include <memory>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "e3/v1/job_spec.pb.h"
-#include "learner/adamw.h"
+#include "learner/optimizer.h"
 #include "learner/packing.h"
 #include "learner/policy_loss.h"
 #include "learner/ranks/collectives.h"
@@ -48,21 +47,11 @@ struct TrainerState {
 // That of a model which no update has been made of: it is its own reference.
 TrainerState InitialState(const Transformer& policy);
 
-// A copy that nobody writes; and what only looks at values that live elsewhere.
-std::shared_ptr<const float> CopyFloats(const float* values, int64_t n);
-std::shared_ptr<const float> ViewFloats(const float* values);
-
-// One clipped AdamW step on the accumulated gradients, on the optimizer's part of the parameters;
-// `exchange`, when given, then fills in the other ranks' parts. Returns the norm before clipping;
-// gradients that are not finite change nothing.
-double OptimizerStep(Transformer& model, AdamW& optimizer, const AdamWOptions& options,
-                     double max_grad_norm, const std::function<void()>& exchange = nullptr);
-
 // Not thread-safe.
 class Trainer {
  public:
-  // Alone.
-  explicit Trainer(std::unique_ptr<Transformer> policy);
+  // Alone. `offload_optimizer`: of a policy on a GPU (Optimizer).
+  explicit Trainer(std::unique_ptr<Transformer> policy, bool offload_optimizer = false);
   // From now on one of several ranks, which all have the same state; once. `collectives` outlives
   // the trainer. With `shard_optimizer` each rank keeps and updates its part of the optimizer's
   // state, and the updated parameters are exchanged; the result is the same.
@@ -82,7 +71,7 @@ class Trainer {
                                                     double temperature);
 
   Transformer& policy() { return *policy_; }
-  AdamW& optimizer() { return optimizer_; }
+  Optimizer& optimizer() { return optimizer_; }
   // The state now. Without `copy` it is a view, to be used before the next update; the reference is
   // never copied, since it is replaced and not written. With a sharded optimizer every rank must
   // call it, and the moments are gathered (and copied).
@@ -99,7 +88,8 @@ class Trainer {
 
   std::unique_ptr<Transformer> policy_;
   Collectives* collectives_ = nullptr;
-  AdamW optimizer_;
+  bool offload_optimizer_;
+  Optimizer optimizer_;
   std::unique_ptr<Transformer> reference_;  // made on first use
   std::shared_ptr<const float> reference_parameters_;
 };

@@ -1,5 +1,7 @@
 #include "model/attention.h"
 
+#include <ATen/ops/_efficient_attention_forward.h>
+#include <ATen/ops/_flash_attention_forward.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
@@ -96,16 +98,35 @@ class PackedAttentionFunction : public torch::autograd::Function<PackedAttention
 
 namespace {
 
+// Every query head with keys of its own: with shared ones the library's fp32 kernels that do not
+// keep a matrix of all scores are not to be had.
+at::Tensor Repeated(const at::Tensor& x, int64_t query_heads) {
+  const int64_t shared = query_heads / x.size(1);
+  return shared > 1 ? x.repeat_interleave(shared, 1) : x;
+}
+
+// LibTorch's kernels for packed sequences on a GPU: all of them at once, of whatever length.
+at::Tensor GpuAttention(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
+                        const at::Tensor& offsets, int64_t longest) {
+  if (query.scalar_type() == at::kBFloat16) {
+    return std::get<0>(at::_flash_attention_forward(query, key, value, offsets, offsets, longest,
+                                                    longest, /*dropout_p=*/0.0, /*is_causal=*/true,
+                                                    /*return_debug_mask=*/false));
+  }
+  constexpr int64_t kCausalFromTopLeft = 1;
+  auto batch = [](const at::Tensor& x) { return x.unsqueeze(0); };
+  const int64_t heads = query.size(1);
+  return std::get<0>(at::_efficient_attention_forward(
+                         batch(query), batch(Repeated(key, heads)), batch(Repeated(value, heads)),
+                         /*bias=*/std::nullopt, offsets, offsets, longest, longest,
+                         /*dropout_p=*/0.0, kCausalFromTopLeft, /*compute_log_sumexp=*/true))
+      .squeeze(0);
+}
+
 // From LibTorch's own operators, sequence by sequence.
 at::Tensor ComposedAttention(const at::Tensor& query, const at::Tensor& key,
                              const at::Tensor& value, const std::vector<int64_t>& offsets) {
-  // Every query head with keys of its own: with shared ones the library's fp32 kernels that do not
-  // keep a matrix of all scores are not to be had.
-  const int64_t shared = query.size(1) / key.size(1);
-  auto repeated = [&](const at::Tensor& x) {
-    return shared > 1 ? x.repeat_interleave(shared, 1) : x;
-  };
-  const at::Tensor keys = repeated(key), values = repeated(value);
+  const at::Tensor keys = Repeated(key, query.size(1)), values = Repeated(value, query.size(1));
   std::vector<at::Tensor> outputs;
   for (size_t s = 0; s + 1 < offsets.size(); ++s) {
     auto heads = [&](const at::Tensor& x) {  // [1, heads, tokens, head_dim]
@@ -128,7 +149,19 @@ at::Tensor PackedCausalAttention::Attend(int64_t, const at::Tensor& query, const
   if (!UsesFusedOperators(query)) {
     const bool rounded = products_ == at::kBFloat16;
     auto operand = [&](const at::Tensor& x) { return rounded ? x.to(at::kBFloat16) : x; };
-    return ComposedAttention(operand(query), operand(key), operand(value), offsets_)
+    if (!query.is_cuda()) {
+      return ComposedAttention(operand(query), operand(key), operand(value), offsets_)
+          .to(query.scalar_type());
+    }
+    if (!on_device_.defined()) {
+      at::Tensor offsets = at::empty({static_cast<int64_t>(offsets_.size())}, at::kInt);
+      std::copy(offsets_.begin(), offsets_.end(), offsets.mutable_data_ptr<int32_t>());
+      on_device_ = offsets.to(query.device());
+    }
+    int64_t longest = 0;
+    for (size_t s = 1; s < offsets_.size(); ++s)
+      longest = std::max(longest, offsets_[s] - offsets_[s - 1]);
+    return GpuAttention(operand(query), operand(key), operand(value), on_device_, longest)
         .to(query.scalar_type());
   }
   return PackedAttentionFunction::apply(query.contiguous(), key.contiguous(), value.contiguous(),

@@ -35,6 +35,7 @@ class PackedCausalAttention final : public Attention {
 
  private:
   std::vector<int64_t> offsets_;
+  at::Tensor on_device_;  // the offsets (int32), where a GPU wants them
   c10::ScalarType products_;
 };
 

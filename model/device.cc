@@ -4,9 +4,11 @@
 #include <ATen/core/grad_mode.h>
 #include <ATen/ops/full.h>
 #include <c10/core/CachingDeviceAllocator.h>
+#include <malloc.h>
 
 #include <algorithm>
 #include <cstdlib>
+#include <limits>
 #include <map>
 #include <mutex>
 #include <utility>
@@ -48,15 +50,21 @@ absl::StatusOr<c10::Device> ParseDevice(const std::string& name) {
 namespace {
 
 c10::CachingDeviceAllocator::DeviceStats StatsOf(c10::Device gpu) {
+  at::globalContext().lazyInitDevice(gpu.type());
   return at::getDeviceAllocator(gpu.type())->getDeviceStats(std::max<int>(0, gpu.index()));
 }
 
 }  // namespace
 
+void KeepFreedMemory() {
+  mallopt(M_MMAP_THRESHOLD, 32 << 20);
+  mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
+}
+
 int64_t AvailableDeviceMemory(c10::Device gpu) {
+  const auto stats = StatsOf(gpu);
   const auto [available, total] =
       at::getDeviceAllocator(gpu.type())->getMemoryInfo(std::max<int>(0, gpu.index()));
-  const auto stats = StatsOf(gpu);
   return static_cast<int64_t>(available) + stats.reserved_bytes[0].current;
 }
 

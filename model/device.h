@@ -18,6 +18,10 @@ namespace e3 {
 // this machine does not have the device.
 absl::StatusOr<c10::Device> ParseDevice(const std::string& name);
 
+// From now on the process keeps memory that is freed. For training: every micro-batch allocates
+// what the one before has freed, and each page would be made anew.
+void KeepFreedMemory();
+
 // Bytes of a GPU's memory: what is free, with what this process keeps for later; and the most that
 // tensors of this process have held at once.
 int64_t AvailableDeviceMemory(c10::Device gpu);

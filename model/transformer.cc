@@ -2,9 +2,6 @@
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros_like.h>
-#include <malloc.h>
-
-#include <limits>
 
 #include "absl/strings/str_cat.h"
 #include "model/recompute.h"
@@ -95,10 +92,6 @@ at::Tensor Transformer::View(const at::Tensor& flat, const std::string& first,
 }
 
 void Transformer::EnableGradients() {
-  // Every micro-batch allocates what the one before has freed: the process keeps it, instead of
-  // giving it back and having each page made anew.
-  mallopt(M_MMAP_THRESHOLD, 32 << 20);
-  mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
   flat_grad_ = at::zeros_like(flat_);
   ForEachParameter(
       [this](at::Tensor& parameter, const std::string& first, const std::vector<int64_t>& shape) {
@@ -117,7 +110,19 @@ const at::Tensor& Transformer::HostGradients() {
 
 void Transformer::ZeroGradients() { flat_grad_.zero_(); }
 
+const at::Tensor& Transformer::master() const {
+  if (std::exchange(master_stale_, false)) master_.copy_(flat_);
+  return master_;
+}
+
+void Transformer::UpdateOnDevice(const std::function<void(const at::Tensor&)>& write) {
+  write(flat_);
+  master_stale_ = !master_.is_same(flat_);
+  ForEachProjection([](Projection& p) { p.Pack(); });
+}
+
 void Transformer::UpdateParameters(const std::function<void(float*)>& write) {
+  master();
   write(master_.mutable_data_ptr<float>());
   if (!master_.is_same(flat_)) flat_.copy_(master_);
   ForEachProjection([](Projection& p) { p.Pack(); });

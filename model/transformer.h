@@ -22,8 +22,8 @@
 namespace e3 {
 
 // Holds the parameters as views of one flat tensor, fp32 unless told otherwise, in the order of
-// ParameterLayout; elsewhere than on the CPU beside their fp32 master copy on the host, which
-// optimizers and checkpoints work with. Forward passes are const and thread-safe as long as nobody
+// ParameterLayout; elsewhere than on the CPU beside an fp32 copy on the host, which checkpoints and
+// publishing work with. Forward passes are const and thread-safe as long as nobody
 // writes the parameters.
 class Transformer {
  public:
@@ -58,12 +58,18 @@ class Transformer {
   const ModelConfig& config() const { return config_; }
   const ParameterLayout& layout() const { return layout_; }
   c10::ScalarType dtype() const { return flat_.scalar_type(); }
-  // The master copy of all parameters: fp32 [layout().size()] on the CPU.
-  const at::Tensor& master() const { return master_; }
-  const float* parameters() const { return master_.const_data_ptr<float>(); }
+  // All parameters on the device, [layout().size()].
+  const at::Tensor& flat_parameters() const { return flat_; }
+  // The host's copy of all parameters: fp32 [layout().size()] on the CPU. Where the device's were
+  // updated since, they are copied first, so the first call after that is not thread-safe.
+  const at::Tensor& master() const;
+  const float* parameters() const { return master().const_data_ptr<float>(); }
   // Lets `write` change the master copy in place, then brings what is made of it up to date: the
   // parameters on the device and the products' own copies.
   void UpdateParameters(const std::function<void(float*)>& write);
+  // The same for those on the device, the flat tensor of all; the master copy follows when it is
+  // asked for.
+  void UpdateOnDevice(const std::function<void(const at::Tensor&)>& write);
   // The dtype of the operands of products, kFloat (as at first) or kBFloat16; sums, and all that is
   // no product, stay as they are. On the CPU the results of bf16 products are rounded too, and the
   // output embedding's are made in fp32.
@@ -71,7 +77,7 @@ class Transformer {
   c10::ScalarType products() const { return products_; }
 
   // Makes the parameters differentiable, with gradients accumulated into one flat tensor in the
-  // same order. From then on the process keeps memory that is freed, for the next step. Once.
+  // same order. Once.
   void EnableGradients();
   const at::Tensor& flat_gradients() const { return flat_grad_; }
   // fp32 on the CPU: the gradients themselves, or a copy that the next call overwrites.
@@ -112,6 +118,7 @@ class Transformer {
   at::Tensor flat_, flat_grad_;
   // fp32 on the host, in memory that a GPU can reach; on the CPU in fp32 the flat ones themselves.
   at::Tensor master_, host_grad_;
+  mutable bool master_stale_ = false;
   c10::ScalarType products_ = c10::kFloat;
   at::Tensor embedding_, norm_;
   Projection lm_head_;

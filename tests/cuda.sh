@@ -12,8 +12,11 @@ check() {
 }
 check "$E3_BIN/torch_test" "rollouts of other devices*"
 check "$E3_BIN/torch_test" "every device and dtype*"
+check "$E3_BIN/torch_test" "every device does the same*"
 check "$python" tests/parity/logprobs.py
 check "$python" tests/parity/grpo.py
-check python3 tests/e2e/nccl_test.py 4
+check python3 tests/e2e/sft_test.py
+check python3 tests/e2e/nccl_test.py 2
+check python3 tests/e2e/nccl_test.py 2 shard
 check python3 tests/e2e/job_test.py
 exit $failed

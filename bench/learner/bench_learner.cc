@@ -128,6 +128,7 @@ int Main(int argc, char** argv) {
   app.footer("The rollouts come on standard input: a JSON array of [prompt, response] tokens.");
   CLI11_PARSE(app, argc, argv);
   std::vector<std::pair<int64_t, int64_t>> lengths = nlohmann::json::parse(std::cin);
+  KeepFreedMemory();
   const auto device = ParseDevice(device_name);
   auto model = device.ok() ? Transformer::Load(folder, *device) : device.status();
   if (!model.ok()) {

@@ -48,8 +48,6 @@ void AddReply(const v1::RankUpdateReply& r, UpdateStatistics* sum) {
   sum->loss += r.loss();
 }
 
-std::string HostOf(const std::string& address) { return address.substr(0, address.rfind(':')); }
-
 // Where attention costs as much as the products of a layer: both count multiplications of a token.
 double QuadraticLength(const ModelConfig& c) {
   // Causal: n / 2 keys, twice.
@@ -139,7 +137,9 @@ absl::StatusOr<std::unique_ptr<RankLeader>> RankLeader::Form(const RankOptions& 
         request.set_store_port(leader->rendezvous_->port());
         request.set_timeout(options.timeout_seconds);
         v1::JoinReply reply;
-        return leader->workers_[i].stub->Join(context, request, &reply);
+        const grpc::Status joined = leader->workers_[i].stub->Join(context, request, &reply);
+        leader->workers_[i].host = reply.host();
+        return joined;
       },
       [&]() -> absl::Status {
         E3_ASSIGN_OR_RETURN(std::unique_ptr<Collectives> joined,
@@ -154,7 +154,7 @@ absl::StatusOr<std::unique_ptr<RankLeader>> RankLeader::Form(const RankOptions& 
 }
 
 absl::Status RankLeader::SendState(const TrainerState& state, int64_t parameters,
-                                   const std::string& model) {
+                                   const std::string& model, bool offload_optimizer) {
   return OnAll(
       [&](size_t i, grpc::ClientContext* context) {
         v1::ReceiveStateRequest request;
@@ -162,6 +162,7 @@ absl::Status RankLeader::SendState(const TrainerState& state, int64_t parameters
         request.set_model(model);
         request.set_shard_optimizer(options_.shard_optimizer);
         request.set_updates(state.updates);
+        request.set_offload_optimizer(offload_optimizer);
         v1::ReceiveStateReply reply;
         return workers_[i].stub->ReceiveState(context, request, &reply);
       },
@@ -222,9 +223,9 @@ absl::StatusOr<UpdateStatistics> RankLeader::Update(Trainer& trainer, const Mini
   return statistics;
 }
 
-int RankLeader::NeighboursOf(const std::string& host) const {
-  int ranks = host == options_.host ? 1 : 0;
-  for (const Worker& worker : workers_) ranks += HostOf(worker.address) == host;
+int RankLeader::NeighboursOf(const std::string& host_identity) const {
+  int ranks = host_identity == HostIdentity() ? 1 : 0;
+  for (const Worker& worker : workers_) ranks += worker.host == host_identity;
   return ranks;
 }
 
@@ -236,7 +237,7 @@ absl::Status RankLeader::BeginStage(const v1::Training& training, bool first, in
         *request.mutable_training() = training;
         request.set_first(first);
         request.set_longest(longest);
-        request.set_neighbours(NeighboursOf(HostOf(workers_[i].address)));
+        request.set_neighbours(NeighboursOf(workers_[i].host));
         v1::RankStageReply reply;
         return workers_[i].stub->BeginStage(context, request, &reply);
       },

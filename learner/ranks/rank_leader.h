@@ -12,6 +12,7 @@
 #include "e3/v1/ranks.grpc.pb.h"
 #include "learner/ranks/collectives.h"
 #include "learner/ranks/process_group.h"
+#include "learner/ranks/rank_state.h"
 #include "learner/trainer.h"
 
 namespace e3 {
@@ -40,7 +41,8 @@ class RankLeader {
   Collectives* collectives() { return collectives_.get(); }
   // Gives every rank the state that rank 0 begins with, `parameters` floats a part, of the model in
   // a folder: once, before the first update.
-  absl::Status SendState(const TrainerState& state, int64_t parameters, const std::string& model);
+  absl::Status SendState(const TrainerState& state, int64_t parameters, const std::string& model,
+                         bool offload_optimizer = false);
 
   // One update by all ranks; `trainer` is rank 0's. Statistics are sums over all.
   absl::StatusOr<UpdateStatistics> Update(Trainer& trainer, const MiniBatch& mini_batch,
@@ -49,7 +51,7 @@ class RankLeader {
   // fit into their memory (OutOfRange), and, at the first step, begins afresh what the stage says.
   absl::Status BeginStage(const v1::Training& training, bool first, int64_t longest);
   // Ranks on the host of this one, itself included.
-  int Neighbours() const { return NeighboursOf(options_.host); }
+  int Neighbours() const { return NeighboursOf(HostIdentity()); }
   // The whole state of the trainers.
   absl::StatusOr<TrainerState> State(Trainer& trainer, bool copy);
 
@@ -57,6 +59,7 @@ class RankLeader {
   struct Worker {
     std::string address;
     std::unique_ptr<v1::TrainerRank::Stub> stub;
+    std::string host;  // HostIdentity, after Join
   };
   RankLeader() = default;
   // Calls every worker at once while `own` runs here, and waits for all. The first error of a
@@ -64,7 +67,7 @@ class RankLeader {
   absl::Status OnAll(const std::function<grpc::Status(size_t worker, grpc::ClientContext*)>& call,
                      const std::function<absl::Status()>& own);
 
-  int NeighboursOf(const std::string& host) const;
+  int NeighboursOf(const std::string& host_identity) const;
   // The error of a call to a worker, with the rank's name.
   absl::Status Named(size_t worker, const grpc::Status& status) const;
 

@@ -3,6 +3,7 @@
 #define E3_LEARNER_RANKS_RANK_STATE_H_
 
 #include <cstdint>
+#include <string>
 
 #include "absl/status/statusor.h"
 #include "learner/ranks/collectives.h"
@@ -14,8 +15,12 @@ namespace e3 {
 absl::StatusOr<TrainerState> BroadcastState(Collectives& collectives, int64_t n,
                                             const TrainerState* mine);
 
-// XXH3-64 of the parameters.
+// Of the parameters' bits, where they are: XXH3-64 on a CPU, a weighted sum on other devices.
 uint64_t ParametersChecksum(const Transformer& policy);
+
+// The same for processes that share a machine's memory and its network; others are taken for
+// strangers, such as those in pods of their own.
+std::string HostIdentity();
 
 }  // namespace e3
 

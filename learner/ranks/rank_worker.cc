@@ -42,7 +42,9 @@ void RankWorker::Drain() {
   if (collectives_ != nullptr) collectives_->Abandon();
 }
 
-grpc::Status RankWorker::Join(grpc::ServerContext*, const v1::JoinRequest* r, v1::JoinReply*) {
+grpc::Status RankWorker::Join(grpc::ServerContext*, const v1::JoinRequest* r,
+                              v1::JoinReply* reply) {
+  reply->set_host(HostIdentity());
   Drain();
   std::lock_guard<std::mutex> lock(mutex_);
   Leave();
@@ -58,7 +60,8 @@ grpc::Status RankWorker::Join(grpc::ServerContext*, const v1::JoinRequest* r, v1
 
 absl::Status RankWorker::Receive(const v1::ReceiveStateRequest& r) {
   E3_ASSIGN_OR_RETURN(ModelConfig config, ModelConfig::Load(r.model()));
-  trainer_ = std::make_unique<Trainer>(std::make_unique<Transformer>(config, device_));
+  trainer_ = std::make_unique<Trainer>(std::make_unique<Transformer>(config, device_),
+                                       r.offload_optimizer());
   E3_ASSIGN_OR_RETURN(TrainerState state,
                       BroadcastState(*collectives_, trainer_->policy().layout().size(), nullptr));
   state.updates = r.updates();
@@ -127,10 +130,11 @@ grpc::Status RankWorker::BeginStage(grpc::ServerContext*, const v1::RankStageReq
     return ToGrpc(in);
   const v1::Training& training = request->training();
   const Transformer& policy = trainer_->policy();
-  if (absl::Status fits = CheckMemory(policy.config(), training, request->longest(),
-                                      policy.device(), request->neighbours());
-      !fits.ok())
-    return Done(fits);
+  const absl::Status fits = CheckMemory(
+      policy.config(), training, request->longest(), policy.device(),
+      {request->neighbours(), trainer_->optimizer().whole() ? 1 : collectives_->size()});
+  if (!fits.ok() && request->first()) return Done(fits);
+  if (!fits.ok()) Log("warning", "may not fit", {{"need", std::string(fits.message())}});
   if (request->first() && training.fresh_optimizer()) trainer_->optimizer().Reset();
   if (request->first() && training.reset_reference()) trainer_->ResetReference();
   return grpc::Status::OK;

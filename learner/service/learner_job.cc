@@ -93,7 +93,7 @@ absl::Status LearnerJob::Load() {
   if (absl::Status written = WriteLedger(output_, records); !written.ok())
     Log("warning", "no ledger", {{"job", id_}, {"error", std::string(written.message())}});
   const TrainerState state = checkpoint ? checkpoint->state : InitialState(*policy);
-  trainer_ = std::make_unique<Trainer>(std::move(policy));
+  trainer_ = std::make_unique<Trainer>(std::move(policy), spec_.training().offload_optimizer());
   trainer_->Restore(state);
   Log("info", "job opened", {{"job", id_}, {"step", steps_done_}, {"epoch", epoch_}});
   return absl::OkStatus();
@@ -130,12 +130,13 @@ std::string LearnerJob::Key(const std::string& kind, uint64_t step) const {
 }
 
 absl::Status LearnerJob::PublishWeights(const v1::Training& training, const Stop& stop) {
-  // Rollouts that run while the policy learns need weights that nobody writes.
   const float* parameters = trainer_->policy().parameters();
   const int64_t n = trainer_->policy().layout().size();
+  // Rollouts that run while the policy learns need weights that nobody writes.
+  lent_ = training.max_staleness() == 0;
   absl::Status status = environment_.pool->weights().Publish(
       {Version(), spec_.model(), &trainer_->policy().layout(),
-       training.max_staleness() > 0 ? CopyFloats(parameters, n) : ViewFloats(parameters),
+       lent_ ? ViewFloats(parameters) : CopyFloats(parameters, n),
        PolicyFor(training.running_rollouts())},
       stop);
   // Generating tries again, server by server, and says what is wrong when none of them serves.
@@ -170,7 +171,8 @@ absl::Status LearnerJob::JoinRanks(const Stop& stop) {
                       RankLeader::Form(environment_.ranks, environment_.device,
                                        absl::StrCat(id_, "/", epoch_, "/", ++groups_), stop));
   E3_ASSIGN_OR_RETURN(TrainerState state, trainer_->State(/*copy=*/false));
-  E3_RETURN_IF_ERROR(ranks->SendState(state, trainer_->policy().layout().size(), spec_.model()));
+  E3_RETURN_IF_ERROR(ranks->SendState(state, trainer_->policy().layout().size(), spec_.model(),
+                                      spec_.training().offload_optimizer()));
   ranks_ = std::move(ranks);
   trainer_->JoinRanks(ranks_->collectives(), environment_.ranks.shard_optimizer);
   return absl::OkStatus();
@@ -184,8 +186,16 @@ absl::Status LearnerJob::BeginStage(const v1::RunStageRequest& request) {
   const MemoryNeed need = ComputeMemoryNeed(
       environment_.device.is_cuda() ? MemoryOf::kGpu : MemoryOf::kHost, model, training, longest);
   Log("info", "memory of an update", {{"job", id_}, {"need", need.Describe()}});
-  E3_RETURN_IF_ERROR(CheckMemory(model, training, longest, environment_.device,
-                                 ranks_ != nullptr ? ranks_->Neighbours() : 1));
+  RankShares shares;
+  if (ranks_ != nullptr) {
+    shares = {ranks_->Neighbours(),
+              trainer_->optimizer().whole() ? 1 : ranks_->collectives()->size()};
+  }
+  const absl::Status fits = CheckMemory(model, training, longest, environment_.device, shares);
+  // A stage that goes on has fitted before.
+  if (!fits.ok() && first) return fits;
+  if (!fits.ok())
+    Log("warning", "may not fit", {{"job", id_}, {"need", std::string(fits.message())}});
   if (ranks_ != nullptr) {
     consistent_ = false;  // until all ranks have begun
     E3_RETURN_IF_ERROR(ranks_->BeginStage(training, first, longest));
@@ -252,8 +262,8 @@ absl::StatusOr<v1::StepRecord> LearnerJob::RunStep(const v1::RunStageRequest& re
   E3_ASSIGN_OR_RETURN(v1::CollectedBatch batch, pipeline.Take(stop));
   std::map<std::string, double> metrics = BatchMetrics(batch, request.training());
 
-  // The parameters that are about to change; in pipelined mode a copy is served.
-  if (request.training().max_staleness() == 0) environment_.pool->weights().Recall();
+  // What is about to change is not uploaded any more.
+  if (lent_) environment_.pool->weights().Recall();
   consistent_ = false;
   Stopwatch updating;
   E3_RETURN_IF_ERROR(UpdatePolicy(request, batch, &metrics));

@@ -117,8 +117,9 @@ class LearnerJob {
   std::unique_ptr<RankLeader> ranks_;  // null: alone
   std::unique_ptr<Trainer> trainer_;
   std::unique_ptr<RolloutCollector> collector_;
-  int64_t skipped_ = 0;                // updates in a row
-  double peak_flops_ = 0;              // of all ranks, with the stage's products
+  bool lent_ = false;      // the weights published last are the policy's own, not a copy
+  int64_t skipped_ = 0;    // updates in a row
+  double peak_flops_ = 0;  // of all ranks, with the stage's products
   std::unique_ptr<EventFile> events_;  // from the first step on
   uint64_t epoch_ = 0, term_ = 0;
   int groups_ = 0;  // of ranks, formed by this life of the job

@@ -54,6 +54,7 @@ int main(int argc, char** argv) {
       ->capture_default_str()
       ->check(CLI::PositiveNumber);
   CLI11_PARSE(app, argc, argv);
+  e3::KeepFreedMemory();
   e3::ServerProcess process(worker ? "learner-rank" : "learner", flags);
   auto device = e3::ParseDevice(device_name);
   if (!device.ok()) {

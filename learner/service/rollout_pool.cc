@@ -35,7 +35,7 @@ struct WorkItem {
   size_t task;
   uint32_t first_sample;
   uint32_t n;
-  const void* refused_by = nullptr;  // the server that answered it with a failure last
+  const void* refused_by = nullptr;  // the server that answered it with a failure, or died, last
 };
 
 // An item that a server has, and those of its samples that it has not ended: finished, cut or
@@ -50,6 +50,13 @@ struct InFlight {
 bool IsOfServer(const absl::Status& status) {
   return absl::IsResourceExhausted(status) || absl::IsUnavailable(status) ||
          absl::IsCancelled(status) || absl::IsAborted(status) || absl::IsFailedPrecondition(status);
+}
+
+// Whether a stream's end is what a server that died leaves behind; one that stops says so.
+bool Died(const grpc::Status& status) {
+  return !IsDraining(status) && (status.error_code() == grpc::StatusCode::UNAVAILABLE ||
+                                 status.error_code() == grpc::StatusCode::INTERNAL ||
+                                 status.error_code() == grpc::StatusCode::UNKNOWN);
 }
 
 void Append(const v1::GenerateReply::Chunk& chunk, v1::Rollout* rollout) {
@@ -83,16 +90,17 @@ struct RolloutPool::Generation {
   std::deque<WorkItem> queue;
   std::vector<TaskRollouts> results;
   std::vector<std::vector<int>> failures;  // of each sample of each task
-  // In a row, streams that broke before anything was heard of a sample. One more than such a sample
-  // may have makes it a suspect: it is asked for alone, so that no other is taken for what it does.
-  std::vector<std::vector<int>> breaks;
+  // In a row, deaths of a server before anything was heard of a sample that it had been asked for.
+  // One less than a sample may have makes it a suspect.
+  std::vector<std::vector<int>> deaths;
   size_t set_aside = 0;    // tasks
   int64_t unfinished = 0;  // rollouts
   absl::Status error;      // final: the generation is over
   bool stopped = false;
   std::string last_error;  // of any server
   std::map<grpc::ClientContext*, Server*> streams;
-  std::set<const Server*> away;  // servers whose last stream failed
+  std::set<grpc::ClientContext*> stalled;  // that were cancelled since nothing came
+  std::set<const Server*> away;            // servers whose last stream failed
   const int64_t servers;
 
   // Samples that a server may have: its part of what is left, so that none idles while another has
@@ -106,8 +114,10 @@ struct RolloutPool::Generation {
     const TaskRollouts& t = results[task];
     return t.status.ok() && t.rollouts[sample].finish_reason() == v1::FINISH_REASON_UNSPECIFIED;
   }
+  // Whether it may be what servers die of. It is asked for when nothing else of its server is
+  // silent, so that it is known who is to blame.
   bool Suspect(const WorkItem& item) const {
-    return item.n == 1 && breaks[item.task][item.first_sample] >= kAttempts - 1;
+    return item.n == 1 && deaths[item.task][item.first_sample] >= kAttempts - 1;
   }
   // Puts back what a server has not ended, sample by sample.
   void PutBack(const InFlight& asked, const void* refused_by = nullptr) {
@@ -133,24 +143,23 @@ struct RolloutPool::Generation {
       enough = ++failures[task][asked.item.first_sample + s] >= kAttempts || enough;
     enough ? SetAside(task, status) : PutBack(asked, server);
   }
-  // The stream broke: the samples go on elsewhere, unless it has broken too often just when the
-  // server began with them.
-  void Break(const InFlight& asked) {
+  // The server died: its samples go on elsewhere, unless it has happened too often just when a
+  // server began with one.
+  void Die(const InFlight& asked, const void* server) {
     const size_t task = asked.item.task;
     if (!results[task].status.ok()) return;
     for (uint32_t s : asked.silent) {
-      if (++breaks[task][asked.item.first_sample + s] < kAttempts) continue;
+      if (++deaths[task][asked.item.first_sample + s] < kAttempts) continue;
       return SetAside(task, absl::InternalError(absl::StrCat(
                                 "rollout servers died or hung ", kAttempts,
                                 " times as they began with it, the last time with nothing else")));
     }
-    PutBack(asked);
+    PutBack(asked, server);
   }
-  // The next item for a server: one that it refused only where no other server works, and a suspect
-  // only where it has nothing else.
-  std::deque<WorkItem>::iterator Next(const void* server, bool idle) {
+  // The next item for a server: one that it refused, or died of, only where no other server works.
+  std::deque<WorkItem>::iterator Next(const void* server, bool suspects) {
     return std::find_if(queue.begin(), queue.end(), [&](const WorkItem& item) {
-      return (item.refused_by != server || streams.size() <= 1) && (idle || !Suspect(item));
+      return (item.refused_by != server || streams.size() <= 1) && (suspects || !Suspect(item));
     });
   }
 };
@@ -185,7 +194,15 @@ absl::Status RolloutPool::Work(Server& server, Generation& g) {
   uint64_t next_id = 1;
   int64_t samples = 0;  // open, of all in flight
   bool open = true, writable = true;
-  bool alone = false;  // a suspect is in flight, and nothing was heard of it yet
+  int64_t silent = 0;    // this stream's part of the server's
+  bool suspect = false;  // is among them
+  // Something was heard of n of them, or will not be any more.
+  auto no_longer_silent = [&](int64_t n) {
+    std::lock_guard<std::mutex> lock(server.mutex);
+    server.silent -= n;
+    silent -= n;
+    if (std::exchange(suspect, false)) server.suspect = false;
+  };
   absl::Status failure;
 
   while (open && failure.ok()) {
@@ -198,13 +215,22 @@ absl::Status RolloutPool::Work(Server& server, Generation& g) {
         server.heard = Clock::now();
       }
       if (g.over()) break;
-      while (writable && !alone && samples < g.Share()) {
-        auto next = g.Next(&server, /*idle=*/samples == 0);
+      while (writable && samples < g.Share()) {
+        std::lock_guard<std::mutex> server_lock(server.mutex);
+        if (server.suspect) break;
+        auto next = g.Next(&server, /*suspects=*/server.silent == 0);
         if (next == g.queue.end()) break;
-        alone = g.Suspect(*next);
-        taken.emplace_back(next_id++, *next);
+        server.suspect = suspect = g.Suspect(*next);
+        server.silent += next->n;
+        silent += next->n;
         samples += next->n;
+        taken.emplace_back(next_id++, *next);
         g.queue.erase(next);
+      }
+      if (taken.empty() && in_flight.empty() && writable) {
+        // Another generation looks at a suspect.
+        g.changed.wait_for(lock, std::chrono::milliseconds(20));
+        continue;
       }
     }
     for (const auto& [id, item] : taken) {
@@ -249,7 +275,7 @@ absl::Status RolloutPool::Work(Server& server, Generation& g) {
         continue;
       }
       samples -= static_cast<int64_t>(asked->second.open.size());
-      alone = false;
+      no_longer_silent(static_cast<int64_t>(asked->second.silent.size()));
       g.Fail(asked->second, &server, status);
       in_flight.erase(asked);
     } else if (reply.has_chunk()) {
@@ -266,12 +292,11 @@ absl::Status RolloutPool::Work(Server& server, Generation& g) {
           failure = absl::AbortedError("the server generated with other weights");
       }
       if (!failure.ok()) continue;
-      alone = false;
-      asked->second.silent.erase(reply.chunk().sample());
+      if (asked->second.silent.erase(reply.chunk().sample()) > 0) no_longer_silent(1);
       const WorkItem& item = asked->second.item;
       const uint32_t sample = item.first_sample + reply.chunk().sample();
       const v1::FinishReason finished = reply.chunk().finish_reason();
-      g.breaks[item.task][sample] = 0;
+      g.deaths[item.task][sample] = 0;
       if (g.Unfinished(item.task, sample)) {
         progress_ = Clock::now();
         Append(reply.chunk(), &g.results[item.task].rollouts[sample]);
@@ -290,18 +315,20 @@ absl::Status RolloutPool::Work(Server& server, Generation& g) {
   }
 
   // What has not finished goes back: sample by sample, from the tokens that are here.
-  bool over;
+  no_longer_silent(silent);
+  bool over, stalled;
   {
     std::lock_guard<std::mutex> lock(g.mutex);
-    g.streams.erase(&context);
     over = g.over();
-    // What a server says itself, or another life of it, is not what broke the stream.
-    const bool broke = !over && failure.ok();
-    for (const auto& [id, asked] : in_flight) broke ? g.Break(asked) : g.PutBack(asked);
-    g.changed.notify_all();
+    stalled = g.stalled.erase(&context) > 0;
   }
   if (over || !failure.ok()) context.TryCancel();
-  grpc::Status finished = stream->Finish();
+  const grpc::Status finished = stream->Finish();
+  std::lock_guard<std::mutex> lock(g.mutex);
+  g.streams.erase(&context);
+  const bool died = !over && failure.ok() && (stalled || Died(finished));
+  for (const auto& [id, asked] : in_flight) died ? g.Die(asked, &server) : g.PutBack(asked);
+  g.changed.notify_all();
   if (!failure.ok()) return failure;
   return over ? absl::OkStatus() : FromGrpc(finished);
 }
@@ -324,7 +351,7 @@ absl::StatusOr<std::vector<TaskRollouts>> RolloutPool::Generate(
     g.results.push_back(
         {std::vector<v1::Rollout>(static_cast<size_t>(tasks[i].n)), absl::OkStatus()});
     g.failures.emplace_back(static_cast<size_t>(tasks[i].n));
-    g.breaks.emplace_back(static_cast<size_t>(tasks[i].n));
+    g.deaths.emplace_back(static_cast<size_t>(tasks[i].n));
     g.unfinished += tasks[i].n;
   }
   std::vector<std::thread> threads;
@@ -359,7 +386,9 @@ absl::StatusOr<std::vector<TaskRollouts>> RolloutPool::Generate(
       g.changed.wait_for(lock, std::chrono::milliseconds(200));
       if (stop()) g.stopped = true;
       for (const auto& [context, server] : g.streams) {
-        if (g.stopped || Clock::now() - server->heard.load() > kStallTimeout) context->TryCancel();
+        const bool stalled = Clock::now() - server->heard.load() > kStallTimeout;
+        if (stalled) g.stalled.insert(context);
+        if (g.stopped || stalled) context->TryCancel();
       }
       if (!g.over() && Clock::now() - progress_.load() > kGiveUpAfter) {
         g.error = absl::UnavailableError(

@@ -64,6 +64,11 @@ class RolloutPool {
     size_t index;  // for weights()
     std::unique_ptr<v1::Rollouts::Stub> rollouts;
     std::atomic<Clock::time_point> heard;  // of it, on any stream that has asked for something
+    std::mutex mutex;                      // of the rest; after a generation's
+    // Of all generations: samples that were asked for and nothing was heard of yet. When one of
+    // them is a suspect (Generation::Suspect) it is the only one.
+    int64_t silent = 0;
+    bool suspect = false;
   };
   struct Generation;
   // Works on the generation's queue until all is done; an error is the server's, and its work is

@@ -4,11 +4,13 @@
 
 #include <algorithm>
 #include <chrono>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "services/runtime/rpc.h"
 #include "services/runtime/status_macros.h"
+#include "services/runtime/stopwatch.h"
 #include "services/runtime/weight_version.h"
 
 namespace e3 {
@@ -16,6 +18,7 @@ namespace {
 
 constexpr auto kAnswer = std::chrono::seconds(5), kLoad = std::chrono::seconds(600);
 constexpr auto kStopPoll = std::chrono::milliseconds(20);
+constexpr auto kOthers = std::chrono::seconds(3);  // that a server may take after one has failed
 constexpr size_t kChunkBytes = 1 << 20;
 
 }  // namespace
@@ -66,11 +69,13 @@ absl::Status WeightPublisher::Publish(const PublishedWeights& weights,
 
   std::unique_lock<std::mutex> lock(mutex_);
   version_ = weights.version;
-  offer_ = std::move(offer);
+  const std::shared_ptr<const Offer> before = std::exchange(offer_, std::move(offer));
+  CancelUploads([&](const Server& server) { return server.uploading != before; });
   std::vector<uint64_t> tickets;
   for (const std::unique_ptr<Server>& server : servers_) tickets.push_back(++server->asked);
   changed_.notify_all();
   absl::Status status;
+  std::optional<Stopwatch> failed;
   const bool known = WaitUnless(lock, stop, [&] {
     bool all = true;
     for (size_t i = 0; i < servers_.size(); ++i) {
@@ -85,8 +90,9 @@ absl::Status WeightPublisher::Publish(const PublishedWeights& weights,
       }
       status = absl::Status(answer.code(), absl::StrCat("rollout server ", servers_[i]->name, ": ",
                                                         answer.message()));
+      if (!failed.has_value()) failed.emplace();
     }
-    return all;
+    return all || (failed.has_value() && failed->Seconds() > kOthers.count());
   });
   return known ? status : absl::CancelledError("stopped while publishing weights");
 }
@@ -116,12 +122,17 @@ bool WeightPublisher::WaitUnless(std::unique_lock<std::mutex>& lock,
 void WeightPublisher::Recall() {
   std::unique_lock<std::mutex> lock(mutex_);
   offer_.reset();
-  auto uploading = [](const std::unique_ptr<Server>& server) { return server->uploading; };
+  auto uploading = [](const std::unique_ptr<Server>& s) { return s->uploading != nullptr; };
   while (std::any_of(servers_.begin(), servers_.end(), uploading)) {
-    for (const std::unique_ptr<Server>& server : servers_) {
-      if (server->uploading && server->call != nullptr) server->call->TryCancel();
-    }
+    CancelUploads([](const Server&) { return true; });
     changed_.wait_for(lock, kStopPoll);
+  }
+}
+
+void WeightPublisher::CancelUploads(const std::function<bool(const Server&)>& which) {
+  for (const std::unique_ptr<Server>& server : servers_) {
+    if (server->uploading != nullptr && server->call != nullptr && which(*server))
+      server->call->TryCancel();
   }
 }
 
@@ -176,17 +187,17 @@ absl::Status WeightPublisher::BringUpToDate(Server& server) {
       return server.weights->LoadModel(context, request, &reply);
     }));
   }
-  return Upload(server);
+  return Upload(server, wanted.job());
 }
 
-absl::Status WeightPublisher::Upload(Server& server) {
+absl::Status WeightPublisher::Upload(Server& server, const std::string& job) {
   std::shared_ptr<const Offer> offer;
   {
     // From here on Recall waits.
     std::lock_guard<std::mutex> lock(mutex_);
-    if (offer_ == nullptr) return absl::UnavailableError("there are no weights to be had now");
-    offer = offer_;
-    server.uploading = true;
+    if (offer_ == nullptr || offer_->weights.version.job() != job)
+      return absl::UnavailableError("there are no weights to be had now");
+    server.uploading = offer = offer_;
   }
   absl::Status uploaded = Call(server, kLoad, [&](grpc::ClientContext* context) {
     v1::UploadReply reply;
@@ -206,7 +217,7 @@ absl::Status WeightPublisher::Upload(Server& server) {
   });
   offer.reset();
   std::lock_guard<std::mutex> lock(mutex_);
-  server.uploading = false;
+  server.uploading.reset();
   changed_.notify_all();
   return absl::IsAlreadyExists(uploaded) ? absl::OkStatus() : uploaded;
 }

@@ -43,8 +43,9 @@ class WeightPublisher {
   WeightPublisher& operator=(const WeightPublisher&) = delete;
 
   // Offers the weights to all servers, also while rollouts run, which go on as `weights.running`
-  // says. OK as soon as one server has them; else, when all have failed, a server's failure.
-  // Cancelled when `stop` says so first.
+  // says; uploads of weights before the last ones are given up. OK as soon as one server has them;
+  // else a server's failure, when all have failed or one has and the others take longer: whoever
+  // generates waits for them. Cancelled when `stop` says so first.
   absl::Status Publish(const PublishedWeights& weights, const std::function<bool()>& stop);
   // Of the weights that were published last; without a job before the first.
   v1::WeightVersion version() const;
@@ -72,7 +73,7 @@ class WeightPublisher {
     uint64_t asked = 0, answered = 0;
     absl::Status answer;  // of the last time
     grpc::ClientContext* call = nullptr;
-    bool uploading = false;
+    std::shared_ptr<const Offer> uploading;
   };
 
   // Waits, with the mutex held, until `done` (true) or `stop` (false) says so.
@@ -80,7 +81,10 @@ class WeightPublisher {
                   const std::function<bool()>& done);
   void Run(Server& server);
   absl::Status BringUpToDate(Server& server);
-  absl::Status Upload(Server& server);
+  // The weights of `job`, whose model the server has.
+  absl::Status Upload(Server& server, const std::string& job);
+  // With the mutex held.
+  void CancelUploads(const std::function<bool(const Server&)>& which);
   // Makes a call that others can cancel.
   absl::Status Call(Server& server, std::chrono::seconds deadline,
                     const std::function<grpc::Status(grpc::ClientContext*)>& call);

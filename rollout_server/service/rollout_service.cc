@@ -128,7 +128,7 @@ grpc::Status RolloutService::Generate(
     grpc::ServerReaderWriter<v1::GenerateReply, v1::GenerateRequest>* stream) {
   {
     std::lock_guard<std::mutex> lock(mutex_);
-    if (draining_) return grpc::Status(grpc::StatusCode::UNAVAILABLE, "the server is stopping");
+    if (draining_) return Draining();
     streams_.insert(context);
   }
   v1::GenerateRequest request;
@@ -232,8 +232,7 @@ grpc::Status RolloutService::Generate(
     return grpc::Status(grpc::StatusCode::INVALID_ARGUMENT,
                         "Open is the first message of a stream, with a session of 1 to 128 bytes");
   }
-  return draining_ ? grpc::Status(grpc::StatusCode::UNAVAILABLE, "the server is stopping")
-                   : grpc::Status::OK;
+  return draining_ ? Draining() : grpc::Status::OK;
 }
 
 grpc::Status RolloutService::GetStatus(grpc::ServerContext*, const v1::GetRolloutStatusRequest*,

@@ -56,6 +56,7 @@ v1::Training DefaultTraining() {
   t.set_running_rollouts(v1::RUNNING_ROLLOUTS_CONTINUE);
   t.set_background_checkpoints(true);
   t.set_compute_dtype(v1::COMPUTE_DTYPE_FP32);
+  t.set_offload_optimizer(false);
   return t;
 }
 
@@ -297,6 +298,9 @@ class Checker {
                          2 * std::max(budget, c.grid(c.grid_size() - 1)),
                          " tokens) does not fit in the model's context of ", context_length_));
       }
+      if (stage.training().has_offload_optimizer())
+        return at_.Error(key + ".training.offload_optimizer",
+                         "is of the whole job: say it in training");
       E3_RETURN_IF_ERROR(Refuse(key + ".training", CheckTraining(StageTraining(spec_, stage))));
       E3_RETURN_IF_ERROR(
           Refuse(key + ".sampling", CheckTrainingSampling(StageSampling(spec_, stage))));

@@ -5,6 +5,7 @@
 #include <unistd.h>
 #include <xxhash.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <iostream>
 #include <optional>
@@ -120,16 +121,27 @@ absl::StatusOr<v1::SftSpec> ParseSftFile(const std::string& file) {
 // What the memory check wants to know of a job's training, of this one's.
 v1::Training MemoryTerms(const v1::SftTraining& t) {
   v1::Training training;
-  training.set_micro_batch_tokens(t.micro_batch_tokens());
+  // A step has no more tokens than a batch, whose last sequence may go beyond it.
+  training.set_micro_batch_tokens(
+      std::min(t.micro_batch_tokens(), t.batch_tokens() + t.max_tokens()));
   training.set_recompute_activations(t.recompute_activations());
   training.set_compute_dtype(t.compute_dtype());
+  training.set_offload_optimizer(t.offload_optimizer());
   return training;
 }
 
-// Names the training in its checkpoints: one that differs in anything goes on from none of them.
-std::string Identity(v1::SftSpec spec) {
+// Names the training in its checkpoints: one that differs in settings, data or the parameters that
+// it starts from goes on from none of them.
+absl::StatusOr<std::string> Identity(v1::SftSpec spec, const Transformer& start) {
   spec.clear_name();
   std::string bytes;
+  if (!spec.data().file().empty()) {
+    E3_ASSIGN_OR_RETURN(const std::string data, ReadFile(spec.data().file()));
+    spec.set_name(absl::StrCat(XXH3_64bits(data.data(), data.size())));
+  }
+  absl::StrAppend(
+      spec.mutable_name(), " ",
+      XXH3_64bits(start.parameters(), static_cast<size_t>(start.layout().size()) * sizeof(float)));
   {
     google::protobuf::io::StringOutputStream stream(&bytes);
     google::protobuf::io::CodedOutputStream coded(&stream);
@@ -147,6 +159,7 @@ std::optional<TrainerState> Resume(const std::string& folder, const std::string&
         LoadCheckpoint(checkpoint, id, model.config(), model.layout());
     if (loaded.ok()) {
       std::cerr << "sft: goes on from " << checkpoint << "\n";
+      loaded->state.reference.reset();  // which is a copy of the parameters here
       return std::move(loaded->state);
     }
     std::cerr << "sft: passed over: " << loaded.status().message() << "\n";
@@ -165,28 +178,27 @@ absl::Status RunSftFile(const SftOptions& o) {
     return absl::InvalidArgumentError(absl::StrCat(spec.model(), " names no eos_token_id"));
   E3_ASSIGN_OR_RETURN(c10::Device device, ParseDevice(o.device));
   const v1::SftTraining& training = spec.training();
-  E3_RETURN_IF_ERROR(
-      CheckMemory(config, MemoryTerms(training), training.max_tokens(), device, /*neighbours=*/1));
+  E3_RETURN_IF_ERROR(CheckMemory(config, MemoryTerms(training), training.max_tokens(), device));
+  KeepFreedMemory();
 
   Transformer model(config, device);
-  const std::string checkpoints = spec.output() + ".checkpoints", id = Identity(spec);
+  absl::Status loaded;
+  model.UpdateParameters([&](float* parameters) {
+    if (spec.from_scratch()) {
+      InitializeParameters(spec.seed(), model.layout(), parameters);
+    } else {
+      loaded = LoadParameters(spec.model(), config, model.layout(), parameters);
+    }
+  });
+  E3_RETURN_IF_ERROR(loaded);
+  E3_ASSIGN_OR_RETURN(const std::string id, Identity(spec, model));
+  const std::string checkpoints = spec.output() + ".checkpoints";
   std::optional<TrainerState> start = Resume(checkpoints, id, model);
-  if (!start.has_value()) {
-    absl::Status loaded;
-    model.UpdateParameters([&](float* parameters) {
-      if (spec.from_scratch()) {
-        InitializeParameters(spec.seed(), model.layout(), parameters);
-      } else {
-        loaded = LoadParameters(spec.model(), config, model.layout(), parameters);
-      }
-    });
-    E3_RETURN_IF_ERROR(loaded);
-    start = InitialState(model);
-  }
+  if (!start.has_value()) start = InitialState(model);
   E3_ASSIGN_OR_RETURN(SftBatches batches,
                       MakeSftBatches(spec, prompts.get(), config.eos_token_ids[0]));
   ProgressLine progress("sft");
-  auto done = [&](const SftProgress& p, const TrainerState& state) -> absl::Status {
+  auto done = [&](const SftProgress& p, const SftState& state) -> absl::Status {
     std::string text = absl::StrFormat("step %d/%d  loss %.4f  lr %.2e  %.0f tokens/s", p.step,
                                        p.steps, p.loss, p.learning_rate, p.tokens_per_second);
     progress.Show(text);
@@ -197,7 +209,7 @@ absl::Status RunSftFile(const SftOptions& o) {
     const auto step = static_cast<uint64_t>(p.step);
     E3_RETURN_IF_ERROR(MakeFolders(checkpoints));
     E3_RETURN_IF_ERROR(SaveCheckpoint(CheckpointFolder(checkpoints, step), id, step, spec.model(),
-                                      model.layout(), state));
+                                      model.layout(), state()));
     PruneCheckpoints(checkpoints, step, /*keep=*/1, step);
     return absl::OkStatus();
   };

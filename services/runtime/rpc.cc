@@ -33,4 +33,15 @@ bool IsTransient(const absl::Status& status) {
          absl::IsAborted(status) || absl::IsCancelled(status);
 }
 
+namespace {
+constexpr char kDraining[] = "the server is stopping";
+}  // namespace
+
+grpc::Status Draining() { return grpc::Status(grpc::StatusCode::UNAVAILABLE, kDraining); }
+
+bool IsDraining(const grpc::Status& status) {
+  return status.error_code() == grpc::StatusCode::UNAVAILABLE &&
+         status.error_message() == kDraining;
+}
+
 }  // namespace e3

@@ -25,6 +25,11 @@ grpc::Status ToGrpc(const absl::Status& status);
 // Whether the same call may succeed later: the server is away, busy or restarting.
 bool IsTransient(const absl::Status& status);
 
+// What a server that is asked to stop ends its streams with (Unavailable), and whether a status is
+// that: nothing has gone wrong then.
+grpc::Status Draining();
+bool IsDraining(const grpc::Status& status);
+
 }  // namespace e3
 
 #endif  // E3_SERVICES_RUNTIME_RPC_H_

@@ -1,6 +1,6 @@
 """The learner cannot lose a step: kill -9 at random moments, a torn and a foreign checkpoint, a full disk.
 
-`learner_test.py KILLS [RANKS]` kills it KILLS times (3; `make kill-learner`: 20), or with RANKS > 1 the learner and its last rank in turn.
+`learner_test.py KILLS [RANKS [shard]]` kills it KILLS times (3; `make kill-learner`: 20), or with RANKS > 1 the learner and its last rank in turn; with `shard` they divide the optimizer.
 """
 import json
 import os
@@ -51,7 +51,7 @@ def disturbed(c, job_file, draw, kills):
     return job, killed
 
 
-with Cluster("--learner-ranks", str(RANKS)) as c:
+with Cluster("--learner-ranks", str(RANKS), *(["--shard-optimizer"] if "shard" in sys.argv else [])) as c:
     job_file = write_job(c.state, "durable", [(64, STEPS)], checkpoint_every=4)
     plain = c.submit(job_file)
     run("watch", plain, "--state", c.state)

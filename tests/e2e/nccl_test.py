@@ -1,4 +1,4 @@
-"""Two ranks over NCCL on one GPU: `learner_test.py KILLS 2` with the learner there and the rollout servers on the CPU, where a rollout does not depend on what it is
+"""Two ranks over NCCL on one GPU: `learner_test.py KILLS 2 [shard]` with the learner there and the rollout servers on the CPU, where a rollout does not depend on what it is
 generated with. For a machine with a GPU and a build with CUDA (`make test-cuda`)."""
 import os
 import pathlib
@@ -21,5 +21,5 @@ with tempfile.TemporaryDirectory(prefix="e3-nccl-") as folder:
             target.chmod(0o755)
         else:
             shutil.copy(program, target)
-    kills = sys.argv[1] if len(sys.argv) > 1 else "4"
-    sys.exit(subprocess.run([sys.executable, ROOT / "tests/e2e/learner_test.py", kills, "2"], env=dict(os.environ, E3_BIN=folder, E3_TEST_DEVICE=os.environ.get("E3_TEST_DEVICE", "cuda"))).returncode)
+    kills, more = (sys.argv[1] if len(sys.argv) > 1 else "4"), sys.argv[2:]
+    sys.exit(subprocess.run([sys.executable, ROOT / "tests/e2e/learner_test.py", kills, "2", *more], env=dict(os.environ, E3_BIN=folder, E3_TEST_DEVICE=os.environ.get("E3_TEST_DEVICE", "cuda"))).returncode)

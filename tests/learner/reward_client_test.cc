@@ -82,7 +82,7 @@ TEST_CASE("what the reward service does not answer in time is asked again, and n
     CHECK(reply.error_code() == 0);
     CHECK(reply.score() == 1);
   }
-  CHECK(service.calls == 3);
+  CHECK(service.calls >= 3);
   server->Shutdown(std::chrono::system_clock::now());
 }
 

@@ -4,9 +4,11 @@
 
 #include <catch2/catch.hpp>
 #include <cmath>
+#include <cstdlib>
 
 #include "learner/token_logprobs.h"
 #include "learner/trainer.h"
+#include "model/device.h"
 #include "services/runtime/philox.h"
 
 namespace e3 {
@@ -51,13 +53,14 @@ std::vector<float> Copy(const std::shared_ptr<const float>& values, int64_t n) {
 
 // From `start` (none: the starter model) on; `states`, when given, takes the state after each step.
 Trained Train(const v1::SftTraining& settings, const TrainerState* start = nullptr,
-              std::vector<TrainerState>* states = nullptr) {
-  std::unique_ptr<Transformer> model = *Transformer::Load(kStarter);
+              std::vector<TrainerState>* states = nullptr, c10::Device device = c10::kCPU) {
+  std::unique_ptr<Transformer> model = *Transformer::Load(kStarter, device);
   const int64_t n = model->layout().size();
   Trained result;
-  auto done = [&](const SftProgress& p, const TrainerState& state) {
+  auto done = [&](const SftProgress& p, const SftState& state_now) {
     result.losses.push_back(p.loss);
     if (states != nullptr) {
+      const TrainerState state = state_now();
       states->push_back({state.updates, CopyFloats(state.parameters.get(), n),
                          CopyFloats(state.first_moment.get(), n),
                          CopyFloats(state.second_moment.get(), n), nullptr});
@@ -145,6 +148,27 @@ TEST_CASE("a fine-tuning that goes on from any of its states ends with the same 
     const Trained rest = Train(Settings(), &state);
     CHECK(rest.losses.size() == static_cast<size_t>(4 - state.updates));
     CHECK(rest.parameters == whole.parameters);
+  }
+}
+
+TEST_CASE("every device does the same, with the optimizer there or on the host") {
+  const char* name = std::getenv("E3_TEST_DEVICE");
+  if (name == nullptr) return;  // of a machine with a GPU: tests/cuda.sh
+  const absl::StatusOr<c10::Device> gpu = ParseDevice(name);
+  REQUIRE(gpu.ok());
+  const Trained host = Train(Settings());
+  const std::vector<float> before = Copy(InitialState(**Transformer::Load(kStarter)).parameters,
+                                         static_cast<int64_t>(host.parameters.size()));
+  for (bool offload : {false, true}) {
+    v1::SftTraining settings = Settings();
+    settings.set_offload_optimizer(offload);
+    std::vector<TrainerState> states;
+    const Trained whole = Train(settings, nullptr, &states, *gpu);
+    for (size_t i = 0; i < host.losses.size(); ++i)
+      CHECK(whole.losses[i] == Approx(host.losses[i]).epsilon(1e-5));
+    CHECK(Distance(whole.parameters, host.parameters) < 1e-3 * Distance(host.parameters, before));
+    // The state goes to the host and back without a change.
+    CHECK(Train(settings, &states[1], nullptr, *gpu).parameters == whole.parameters);
   }
 }
 
