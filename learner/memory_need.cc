@@ -173,8 +173,10 @@ absl::Status CheckMemory(MemoryOf memory, const ModelConfig& model, const v1::Tr
   would(changed, "both of these");
   changed.set_background_checkpoints(false);
   would(changed, "and training.background_checkpoints: false");
-  changed.set_offload_optimizer(true);
-  if (memory == MemoryOf::kGpu) would(changed, "and training.offload_optimizer: true");
+  changed.set_offload_optimizer(memory == MemoryOf::kGpu);
+  if (changed.offload_optimizer() != training.offload_optimizer())
+    would(changed, absl::StrCat("and training.offload_optimizer: ",
+                                changed.offload_optimizer() ? "true" : "false"));
   changed.set_kl_coef(0);
   if (training.kl_coef() != 0) would(changed, "and training.kl_coef: 0");
   return absl::OutOfRangeError(absl::StrFormat(

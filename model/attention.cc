@@ -149,7 +149,7 @@ at::Tensor PackedCausalAttention::Attend(int64_t, const at::Tensor& query, const
   if (!UsesFusedOperators(query)) {
     const bool rounded = products_ == at::kBFloat16;
     auto operand = [&](const at::Tensor& x) { return rounded ? x.to(at::kBFloat16) : x; };
-    if (!query.is_cuda()) {
+    if (!query.is_cuda() || query.scalar_type() == at::kDouble) {
       return ComposedAttention(operand(query), operand(key), operand(value), offsets_)
           .to(query.scalar_type());
     }

@@ -22,6 +22,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "learner/ranks/call_for_a_while.h"
 #include "services/runtime/files.h"
 #include "services/runtime/status_macros.h"
 #include "services/runtime/stopwatch.h"
@@ -121,7 +122,7 @@ class ProcessGroup final : public Collectives {
           on_gpus, " of ", options_.size, " ranks compute on GPUs: all must, or none (--device)"));
     }
     if (on_gpus > 0) {
-      StartAllReduce(at::ones({1}, at::TensorOptions(options_.device)));
+      ConnectNccl();
       const absl::Status connected = Wait();
       if (absl::StrContains(connected.message(), "invalid usage")) {
         return absl::InvalidArgumentError(absl::StrCat(
@@ -191,6 +192,21 @@ class ProcessGroup final : public Collectives {
   void Abandon() override { abandoned_ = true; }
 
  private:
+  // Begins a first operation, in which NCCL connects: with a rank that has died meanwhile for ever,
+  // so it is not waited for longer than for joining. What hangs then is left behind.
+  void ConnectNccl() {
+    tensors_.push_back({at::ones({1}, at::TensorOptions(options_.device))});
+    auto begun = CallForAWhile<c10::intrusive_ptr<c10d::Work>>(
+        [nccl = nccl_, tensors = tensors_.back()]() mutable { return nccl->allreduce(tensors); },
+        kJoinSeconds, [this] { return abandoned_.load(); });
+    if (begun.ok()) {
+      work_.push_back(*std::move(begun));
+      return;
+    }
+    Fail(std::string(begun.status().message()).c_str());
+    if (absl::IsDeadlineExceeded(begun.status())) (void)nccl_.release();  // its end would wait, too
+  }
+
   template <typename F>
   void Start(const at::Tensor& values, F begin) {
     if (!failed_.ok()) return;

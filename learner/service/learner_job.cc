@@ -133,10 +133,11 @@ absl::Status LearnerJob::PublishWeights(const v1::Training& training, const Stop
   const float* parameters = trainer_->policy().parameters();
   const int64_t n = trainer_->policy().layout().size();
   // Rollouts that run while the policy learns need weights that nobody writes.
-  lent_ = training.max_staleness() == 0;
+  const bool lend = training.max_staleness() == 0;
+  lent_ = lent_ || lend;
   absl::Status status = environment_.pool->weights().Publish(
       {Version(), spec_.model(), &trainer_->policy().layout(),
-       lent_ ? ViewFloats(parameters) : CopyFloats(parameters, n),
+       lend ? ViewFloats(parameters) : CopyFloats(parameters, n),
        PolicyFor(training.running_rollouts())},
       stop);
   // Generating tries again, server by server, and says what is wrong when none of them serves.
@@ -263,7 +264,7 @@ absl::StatusOr<v1::StepRecord> LearnerJob::RunStep(const v1::RunStageRequest& re
   std::map<std::string, double> metrics = BatchMetrics(batch, request.training());
 
   // What is about to change is not uploaded any more.
-  if (lent_) environment_.pool->weights().Recall();
+  if (std::exchange(lent_, false)) environment_.pool->weights().Recall();
   consistent_ = false;
   Stopwatch updating;
   E3_RETURN_IF_ERROR(UpdatePolicy(request, batch, &metrics));

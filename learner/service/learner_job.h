@@ -117,7 +117,7 @@ class LearnerJob {
   std::unique_ptr<RankLeader> ranks_;  // null: alone
   std::unique_ptr<Trainer> trainer_;
   std::unique_ptr<RolloutCollector> collector_;
-  bool lent_ = false;      // the weights published last are the policy's own, not a copy
+  bool lent_ = false;      // the policy's own parameters, not a copy, were published since Recall
   int64_t skipped_ = 0;    // updates in a row
   double peak_flops_ = 0;  // of all ranks, with the stage's products
   std::unique_ptr<EventFile> events_;  // from the first step on

@@ -12,13 +12,16 @@
 #include "services/runtime/metrics.h"
 #include "services/runtime/rpc.h"
 #include "services/runtime/status_macros.h"
+#include "services/runtime/stopwatch.h"
 #include "services/runtime/weight_version.h"
 
 namespace e3 {
 namespace {
 
-constexpr auto kGiveUpAfter = std::chrono::minutes(5);
-constexpr auto kStallTimeout = std::chrono::minutes(5);
+// A prompt that servers hang at is found within the time that no progress may take.
+constexpr auto kStallTimeout = std::chrono::minutes(2);
+constexpr auto kGiveUpAfter = std::chrono::minutes(10);
+constexpr double kSlowToBringSeconds = 1;  // its weights: others get a server's share meanwhile
 constexpr int64_t kSamplesARequest = 64;
 constexpr int64_t kSamplesInFlight = 1024;  // of a server: fills its batch and its queue
 constexpr int kAttempts = 3;  // at a task that servers answer with a failure, or die of
@@ -98,9 +101,13 @@ struct RolloutPool::Generation {
   absl::Status error;      // final: the generation is over
   bool stopped = false;
   std::string last_error;  // of any server
-  std::map<grpc::ClientContext*, Server*> streams;
+  struct Stream {
+    Server* server;
+    int64_t samples = 0;  // in flight
+  };
+  std::map<grpc::ClientContext*, Stream> streams;
   std::set<grpc::ClientContext*> stalled;  // that were cancelled since nothing came
-  std::set<const Server*> away;            // servers whose last stream failed
+  std::set<const Server*> away;  // servers whose last stream failed, or that wait for weights
   const int64_t servers;
 
   // Samples that a server may have: its part of what is left, so that none idles while another has
@@ -131,6 +138,7 @@ struct RolloutPool::Generation {
   void SetAside(size_t task, const absl::Status& status) {
     for (uint32_t s = 0; s < results[task].rollouts.size(); ++s) unfinished -= Unfinished(task, s);
     results[task].status = status;
+    std::erase_if(queue, [&](const WorkItem& item) { return item.task == task; });
     if (++set_aside == tasks.size()) error = status;
     changed.notify_all();
   }
@@ -179,17 +187,20 @@ RolloutPool::RolloutPool(std::vector<std::string> addresses) {
 }
 
 absl::Status RolloutPool::Work(Server& server, Generation& g) {
+  const Stopwatch bringing;
   E3_RETURN_IF_ERROR(weights_->Bring(server.index, [&] {
     std::lock_guard<std::mutex> lock(g.mutex);
+    if (bringing.Seconds() > kSlowToBringSeconds) g.away.insert(&server);
     return g.over();
   }));
   grpc::ClientContext context;
   auto stream = server.rollouts->Generate(&context);
+  server.heard = Clock::now();
   {
     std::lock_guard<std::mutex> lock(g.mutex);
-    g.streams[&context] = &server;
+    g.streams[&context] = {&server};
+    g.away.erase(&server);
   }
-  server.heard = Clock::now();
   std::map<uint64_t, InFlight> in_flight;
   uint64_t next_id = 1;
   int64_t samples = 0;  // open, of all in flight
@@ -201,7 +212,7 @@ absl::Status RolloutPool::Work(Server& server, Generation& g) {
     std::lock_guard<std::mutex> lock(server.mutex);
     server.silent -= n;
     silent -= n;
-    if (std::exchange(suspect, false)) server.suspect = false;
+    if (n > 0 && std::exchange(suspect, false)) server.suspect = false;
   };
   absl::Status failure;
 
@@ -210,9 +221,9 @@ absl::Status RolloutPool::Work(Server& server, Generation& g) {
     std::vector<std::pair<uint64_t, WorkItem>> taken;
     {
       std::unique_lock<std::mutex> lock(g.mutex);
+      g.streams[&context].samples = samples;
       if (in_flight.empty() && writable) {
         g.changed.wait(lock, [&] { return g.over() || g.Next(&server, true) != g.queue.end(); });
-        server.heard = Clock::now();
       }
       if (g.over()) break;
       while (writable && samples < g.Share()) {
@@ -232,6 +243,8 @@ absl::Status RolloutPool::Work(Server& server, Generation& g) {
         g.changed.wait_for(lock, std::chrono::milliseconds(20));
         continue;
       }
+      if (!taken.empty()) server.heard = Clock::now();  // it has been silent for good reason
+      g.streams[&context].samples = samples;
     }
     for (const auto& [id, item] : taken) {
       InFlight& asked = in_flight[id];
@@ -257,6 +270,7 @@ absl::Status RolloutPool::Work(Server& server, Generation& g) {
       // Where nothing can be written any more, what the server wrote before it left is still read:
       // the stream ends only then.
       writable = writable && stream->Write(request);
+      if (!writable) asked.silent.clear();  // the server never heard of it
     }
 
     v1::GenerateReply reply;
@@ -264,7 +278,6 @@ absl::Status RolloutPool::Work(Server& server, Generation& g) {
     if (!open) break;
     server.heard = Clock::now();
     std::lock_guard<std::mutex> lock(g.mutex);
-    g.away.erase(&server);
     if (reply.has_failure()) {
       const v1::GenerateReply::Failure& f = reply.failure();
       absl::Status status(static_cast<absl::StatusCode>(f.code()), f.message());
@@ -316,16 +329,16 @@ absl::Status RolloutPool::Work(Server& server, Generation& g) {
 
   // What has not finished goes back: sample by sample, from the tokens that are here.
   no_longer_silent(silent);
-  bool over, stalled;
+  bool over;
   {
     std::lock_guard<std::mutex> lock(g.mutex);
     over = g.over();
-    stalled = g.stalled.erase(&context) > 0;
   }
   if (over || !failure.ok()) context.TryCancel();
   const grpc::Status finished = stream->Finish();
   std::lock_guard<std::mutex> lock(g.mutex);
   g.streams.erase(&context);
+  const bool stalled = g.stalled.erase(&context) > 0;
   const bool died = !over && failure.ok() && (stalled || Died(finished));
   for (const auto& [id, asked] : in_flight) died ? g.Die(asked, &server) : g.PutBack(asked);
   g.changed.notify_all();
@@ -385,18 +398,19 @@ absl::StatusOr<std::vector<TaskRollouts>> RolloutPool::Generate(
     while (!g.over()) {
       g.changed.wait_for(lock, std::chrono::milliseconds(200));
       if (stop()) g.stopped = true;
-      for (const auto& [context, server] : g.streams) {
-        const bool stalled = Clock::now() - server->heard.load() > kStallTimeout;
+      for (const auto& [context, asked] : g.streams) {
+        const bool stalled =
+            asked.samples > 0 && Clock::now() - asked.server->heard.load() > kStallTimeout;
         if (stalled) g.stalled.insert(context);
         if (g.stopped || stalled) context->TryCancel();
       }
       if (!g.over() && Clock::now() - progress_.load() > kGiveUpAfter) {
         g.error = absl::UnavailableError(
-            absl::StrCat("no rollout server generated anything for five minutes; the last error: ",
+            absl::StrCat("no rollout server generated anything for ten minutes; the last error: ",
                          g.last_error.empty() ? "none" : g.last_error));
       }
     }
-    for (const auto& [context, server] : g.streams) context->TryCancel();
+    for (const auto& [context, asked] : g.streams) context->TryCancel();
     g.changed.notify_all();
   }
   for (std::thread& thread : threads) thread.join();

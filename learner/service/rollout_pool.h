@@ -52,7 +52,7 @@ class RolloutPool {
   // nothing generated is thrown away. A task one of whose samples servers answered with a failure
   // three times, or that servers died of three times, is set aside; when all are, the failure is
   // returned. Cancelled when `stop` says so;
-  // Unavailable when no server could be reached for five minutes.
+  // Unavailable when no server has generated anything for ten minutes.
   absl::StatusOr<std::vector<TaskRollouts>> Generate(const std::vector<RolloutTask>& tasks,
                                                      const RolloutOptions& options,
                                                      const std::function<bool()>& stop);

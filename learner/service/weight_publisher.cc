@@ -215,8 +215,13 @@ absl::Status WeightPublisher::Upload(Server& server, const std::string& job) {
     writer->WritesDone();
     return writer->Finish();
   });
+  const v1::WeightVersion version = offer->weights.version;
   offer.reset();
   std::lock_guard<std::mutex> lock(mutex_);
+  if (absl::IsCancelled(uploaded)) {
+    uploaded = absl::CancelledError(absl::StrCat("the upload of step ", version.step(),
+                                                 " was given up, since newer weights came"));
+  }
   server.uploading.reset();
   changed_.notify_all();
   return absl::IsAlreadyExists(uploaded) ? absl::OkStatus() : uploaded;

@@ -210,7 +210,7 @@ absl::Status RunSftFile(const SftOptions& o) {
     E3_RETURN_IF_ERROR(MakeFolders(checkpoints));
     E3_RETURN_IF_ERROR(SaveCheckpoint(CheckpointFolder(checkpoints, step), id, step, spec.model(),
                                       model.layout(), state()));
-    PruneCheckpoints(checkpoints, step, /*keep=*/1, step);
+    PruneCheckpoints(checkpoints, step, /*keep=*/2, step);  // one may be torn
     return absl::OkStatus();
   };
   E3_RETURN_IF_ERROR(RunSft(training, *std::move(start), batches, done, &model));

@@ -5,10 +5,13 @@
 #include <cmath>
 #include <cstring>
 #include <functional>
+#include <future>
+#include <stdexcept>
 #include <thread>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "learner/ranks/call_for_a_while.h"
 #include "learner/ranks/deal.h"
 #include "learner/ranks/process_group.h"
 #include "learner/ranks/rank_leader.h"
@@ -315,6 +318,30 @@ TEST_CASE("a leader forms a group, loses a rank, hears which, and forms another"
                                               trainer.policy().layout().size(), "/no/such/model");
   CHECK(absl::IsInternal(missing));
   CHECK(absl::StrContains(missing.message(), "/no/such/model"));
+}
+
+TEST_CASE("a call that never returns is left behind") {
+  const auto never = [] { return false; };
+  CHECK(*CallForAWhile<int>([] { return 3; }, 60, never) == 3);
+  const auto thrown =
+      CallForAWhile<int>([]() -> int { throw std::runtime_error("no such peer"); }, 60, never);
+  CHECK(absl::IsInternal(thrown.status()));
+  CHECK(thrown.status().message() == "no such peer");
+  // The thread owns what it uses until it ends, whenever that is.
+  auto gate = std::make_shared<std::promise<void>>();
+  auto wait = [gate] {
+    gate->get_future().wait();
+    return 1;
+  };
+  CHECK(absl::IsDeadlineExceeded(CallForAWhile<int>(wait, 0.05, never).status()));
+  gate->set_value();
+  auto closed = std::make_shared<std::promise<void>>();
+  auto wait_again = [closed] {
+    closed->get_future().wait();
+    return 1;
+  };
+  CHECK(absl::IsDeadlineExceeded(CallForAWhile<int>(wait_again, 60, [] { return true; }).status()));
+  closed->set_value();
 }
 
 TEST_CASE("the leader's state reaches every rank") {
