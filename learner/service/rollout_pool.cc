@@ -21,7 +21,9 @@ namespace {
 // A prompt that servers hang at is found within the time that no progress may take.
 constexpr auto kStallTimeout = std::chrono::minutes(2);
 constexpr auto kGiveUpAfter = std::chrono::minutes(10);
-constexpr double kSlowToBringSeconds = 1;  // its weights: others get a server's share meanwhile
+// That a server may take to get its weights before the others get its share of the work: uploads of
+// large models end one after the other, and who is first should not take all.
+constexpr double kLateSeconds = 5;
 constexpr int64_t kSamplesARequest = 64;
 constexpr int64_t kSamplesInFlight = 1024;  // of a server: fills its batch and its queue
 constexpr int kAttempts = 3;  // at a task that servers answer with a failure, or die of
@@ -190,7 +192,10 @@ absl::Status RolloutPool::Work(Server& server, Generation& g) {
   const Stopwatch bringing;
   E3_RETURN_IF_ERROR(weights_->Bring(server.index, [&] {
     std::lock_guard<std::mutex> lock(g.mutex);
-    if (bringing.Seconds() > kSlowToBringSeconds) g.away.insert(&server);
+    if (bringing.Seconds() > kLateSeconds) {
+      server.late = true;
+      g.away.insert(&server);
+    }
     return g.over();
   }));
   grpc::ClientContext context;
@@ -199,6 +204,7 @@ absl::Status RolloutPool::Work(Server& server, Generation& g) {
   {
     std::lock_guard<std::mutex> lock(g.mutex);
     g.streams[&context] = {&server};
+    server.late = false;
     g.away.erase(&server);
   }
   std::map<uint64_t, InFlight> in_flight;
@@ -366,6 +372,9 @@ absl::StatusOr<std::vector<TaskRollouts>> RolloutPool::Generate(
     g.failures.emplace_back(static_cast<size_t>(tasks[i].n));
     g.deaths.emplace_back(static_cast<size_t>(tasks[i].n));
     g.unfinished += tasks[i].n;
+  }
+  for (const std::unique_ptr<Server>& server : servers_) {
+    if (server->late) g.away.insert(server.get());
   }
   std::vector<std::thread> threads;
   for (const std::unique_ptr<Server>& each : servers_) {

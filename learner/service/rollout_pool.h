@@ -64,7 +64,9 @@ class RolloutPool {
     size_t index;  // for weights()
     std::unique_ptr<v1::Rollouts::Stub> rollouts;
     std::atomic<Clock::time_point> heard;  // of it, on any stream that has asked for something
-    std::mutex mutex;                      // of the rest; after a generation's
+    // It has been waiting for its weights for long, and counts as away until it has them.
+    std::atomic<bool> late{false};
+    std::mutex mutex;  // of the rest; after a generation's
     // Of all generations: samples that were asked for and nothing was heard of yet. When one of
     // them is a suspect (Generation::Suspect) it is the only one.
     int64_t silent = 0;

@@ -220,7 +220,7 @@ absl::Status WeightPublisher::Upload(Server& server, const std::string& job) {
   std::lock_guard<std::mutex> lock(mutex_);
   if (absl::IsCancelled(uploaded)) {
     uploaded = absl::CancelledError(absl::StrCat("the upload of step ", version.step(),
-                                                 " was given up, since newer weights came"));
+                                                 " took longer than its weights were of use"));
   }
   server.uploading.reset();
   changed_.notify_all();
