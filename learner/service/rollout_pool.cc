@@ -283,6 +283,7 @@ absl::Status RolloutPool::Work(Server& server, Generation& g) {
     open = stream->Read(&reply);
     if (!open) break;
     server.heard = Clock::now();
+    server.told = false;
     std::lock_guard<std::mutex> lock(g.mutex);
     if (reply.has_failure()) {
       const v1::GenerateReply::Failure& f = reply.failure();
@@ -379,7 +380,6 @@ absl::StatusOr<std::vector<TaskRollouts>> RolloutPool::Generate(
   std::vector<std::thread> threads;
   for (const std::unique_ptr<Server>& each : servers_) {
     threads.emplace_back([&, server = each.get()] {
-      bool told = false;
       while (true) {
         absl::Status status = Work(*server, g);
         std::unique_lock<std::mutex> lock(g.mutex);
@@ -388,15 +388,13 @@ absl::StatusOr<std::vector<TaskRollouts>> RolloutPool::Generate(
           g.last_error = absl::StrCat("rollout server ", server->address, ": ", status.message());
           g.away.insert(server);
         }
-        if (!status.ok() && !told) {
+        if (!status.ok() && !server->told.exchange(true)) {
           Log("warning", "rollout server away; its rollouts go on from their last token",
               {{"server", server->address}, {"error", std::string(status.message())}});
           CounterMetric("e3_learner_rollout_server_failures_total",
                         "Streams to rollout servers that broke")
               .Increment();
-          told = true;
         }
-        if (status.ok()) told = false;
         g.changed.wait_for(lock, std::chrono::milliseconds(300), [&] { return g.over(); });
         if (g.over()) return;
       }

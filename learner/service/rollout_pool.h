@@ -66,7 +66,8 @@ class RolloutPool {
     std::atomic<Clock::time_point> heard;  // of it, on any stream that has asked for something
     // It has been waiting for its weights for long, and counts as away until it has them.
     std::atomic<bool> late{false};
-    std::mutex mutex;  // of the rest; after a generation's
+    std::atomic<bool> told{false};  // that it is away; until something is heard of it
+    std::mutex mutex;               // of the rest; after a generation's
     // Of all generations: samples that were asked for and nothing was heard of yet. When one of
     // them is a suspect (Generation::Suspect) it is the only one.
     int64_t silent = 0;

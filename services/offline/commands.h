@@ -48,6 +48,7 @@ absl::Status RunVerify(const VerifyOptions& options);
 
 struct SftOptions {
   std::string file;
+  bool overwrite = false;
   std::string device = "cpu";
   int threads = 0;
 };

@@ -142,8 +142,13 @@ int main(int argc, char** argv) {
 
   e3::SftOptions sft;
   CLI::App* sft_command = app.add_subcommand("sft", "Supervised fine-tuning");
-  sft_command->footer("The file's keys are the fields of proto/e3/v1/sft_spec.proto.");
+  sft_command->footer(
+      "The file's keys are the fields of proto/e3/v1/sft_spec.proto, with what each is by default; "
+      "deploy/models/countdown-starter/sft.yaml is an example. Interrupted or killed, the same "
+      "command goes on from its last checkpoint (training.checkpoint_every), which lies in "
+      "OUTPUT.checkpoints until the model is written.");
   sft_command->add_option("file", sft.file, "SFT job (YAML)")->required();
+  sft_command->add_flag("--overwrite", sft.overwrite, "Replace an output that exists already");
   sft_command->add_option("--device", sft.device, "cpu, cuda or cuda:N")->capture_default_str();
   sft_command->add_option("--threads", sft.threads, "0: one a core")
       ->check(CLI::Range(0, 256))

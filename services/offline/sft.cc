@@ -6,6 +6,7 @@
 #include <xxhash.h>
 
 #include <algorithm>
+#include <csignal>
 #include <filesystem>
 #include <iostream>
 #include <optional>
@@ -21,6 +22,7 @@
 #include "services/offline/commands.h"
 #include "services/offline/jsonl.h"
 #include "services/offline/sft_batches.h"
+#include "services/offline/sft_output.h"
 #include "services/runtime/files.h"
 #include "services/runtime/status_macros.h"
 #include "services/runtime/yaml_message.h"
@@ -64,6 +66,7 @@ absl::StatusOr<v1::SftSpec> ParseSftFile(const std::string& file) {
     if (!resolved.ok()) return at.Error(key, resolved.status().message());
     *path = *resolved;
   }
+  while (spec.output().size() > 1 && spec.output().back() == '/') spec.mutable_output()->pop_back();
   if (!std::filesystem::exists(spec.model() + "/config.json")) {
     return at.Error("model", absl::StrCat("no config.json in ", spec.model()));
   }
@@ -118,6 +121,13 @@ absl::StatusOr<v1::SftSpec> ParseSftFile(const std::string& file) {
   return spec;
 }
 
+// Asked to stop: at the end of the step, with a checkpoint of it. The second time at once.
+volatile std::sig_atomic_t interrupted = 0;
+void Interrupt(int signal) {
+  interrupted = 1;
+  std::signal(signal, SIG_DFL);
+}
+
 // What the memory check wants to know of a job's training, of this one's.
 v1::Training MemoryTerms(const v1::SftTraining& t) {
   v1::Training training;
@@ -134,6 +144,8 @@ v1::Training MemoryTerms(const v1::SftTraining& t) {
 // it starts from goes on from none of them.
 absl::StatusOr<std::string> Identity(v1::SftSpec spec, const Transformer& start) {
   spec.clear_name();
+  spec.clear_output();
+  spec.mutable_training()->clear_checkpoint_every();
   std::string bytes;
   if (!spec.data().file().empty()) {
     E3_ASSIGN_OR_RETURN(const std::string data, ReadFile(spec.data().file()));
@@ -162,7 +174,12 @@ std::optional<TrainerState> Resume(const std::string& folder, const std::string&
       loaded->state.reference.reset();  // which is a copy of the parameters here
       return std::move(loaded->state);
     }
-    std::cerr << "sft: passed over: " << loaded.status().message() << "\n";
+    if (absl::IsFailedPrecondition(loaded.status())) {
+      std::cerr << "sft: passed over: " << checkpoint
+                << " was made with other settings, other data or another model\n";
+    } else {
+      std::cerr << "sft: passed over: " << loaded.status().message() << "\n";
+    }
   }
   return std::nullopt;
 }
@@ -172,6 +189,8 @@ std::optional<TrainerState> Resume(const std::string& folder, const std::string&
 absl::Status RunSftFile(const SftOptions& o) {
   SetThreads(o.threads);
   E3_ASSIGN_OR_RETURN(v1::SftSpec spec, ParseSftFile(o.file));
+  E3_ASSIGN_OR_RETURN(std::unique_ptr<SftOutput> output,
+                      SftOutput::Open(spec, o.file, o.overwrite));
   E3_ASSIGN_OR_RETURN(ModelConfig config, ModelConfig::Load(spec.model()));
   E3_ASSIGN_OR_RETURN(std::unique_ptr<PromptEncoder> prompts, PromptEncoder::Load(spec.model()));
   if (config.eos_token_ids.empty())
@@ -192,7 +211,7 @@ absl::Status RunSftFile(const SftOptions& o) {
   });
   E3_RETURN_IF_ERROR(loaded);
   E3_ASSIGN_OR_RETURN(const std::string id, Identity(spec, model));
-  const std::string checkpoints = spec.output() + ".checkpoints";
+  const std::string& checkpoints = output->checkpoints();
   std::optional<TrainerState> start = Resume(checkpoints, id, model);
   if (!start.has_value()) start = InitialState(model);
   E3_ASSIGN_OR_RETURN(SftBatches batches,
@@ -205,20 +224,24 @@ absl::Status RunSftFile(const SftOptions& o) {
     if (p.step % 50 == 0 || p.step == 1 || p.step == p.steps)
       std::cerr << (isatty(2) ? "\n" : "") << "sft: " << text << "\n";
     const int64_t every = training.checkpoint_every();
-    if (every == 0 || p.step % every != 0 || p.step == p.steps) return absl::OkStatus();
+    if (every == 0 || p.step == p.steps || (p.step % every != 0 && !interrupted))
+      return absl::OkStatus();
     const auto step = static_cast<uint64_t>(p.step);
-    E3_RETURN_IF_ERROR(MakeFolders(checkpoints));
     E3_RETURN_IF_ERROR(SaveCheckpoint(CheckpointFolder(checkpoints, step), id, step, spec.model(),
                                       model.layout(), state()));
     PruneCheckpoints(checkpoints, step, /*keep=*/2, step);  // one may be torn
-    return absl::OkStatus();
+    if (!interrupted) return absl::OkStatus();
+    return absl::CancelledError(
+        absl::StrCat("interrupted; the same command goes on after step ", step));
   };
+  if (training.checkpoint_every() > 0) {
+    for (int signal : {SIGINT, SIGTERM}) std::signal(signal, Interrupt);
+  }
   E3_RETURN_IF_ERROR(RunSft(training, *std::move(start), batches, done, &model));
   E3_RETURN_IF_ERROR(WriteFolderDurably(spec.output(), [&](const std::string& part) {
     return SaveModel(part, spec.model(), model.layout(), model.parameters(), Dtype::kFloat32);
   }));
-  std::error_code ignored;
-  std::filesystem::remove_all(checkpoints, ignored);
+  output->Finish();
   return absl::OkStatus();
 }
 

@@ -78,7 +78,9 @@ class FileBatches {
       }
     }
     if (batches->sequences_.empty())
-      return absl::InvalidArgumentError(absl::StrCat(data.file(), " gave no sequences"));
+      return absl::InvalidArgumentError(absl::StrCat(
+          data.file(), " gave no sequences: of ", index + 1, " lines, from data.offset on, ",
+          left_out, " are longer than training.max_tokens or the prompt limit"));
     std::cerr << "sft: " << batches->sequences_.size() << " sequences, " << left_out
               << " longer than " << spec.training().max_tokens() << " tokens left out\n";
     return batches;

@@ -3,6 +3,7 @@ import json
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -35,6 +36,28 @@ try:
     model = (folder / "whole/model.safetensors").read_bytes()
     check(not (folder / "whole.checkpoints").exists(), "the checkpoints are gone when the model is written")
 
+    text = run("sft", whole, *DEVICE, code=1)
+    check("exists already" in text and "--overwrite" in text, "a model that is there is not replaced unasked")
+    check((folder / "whole/model.safetensors").read_bytes() == model, "and stays as it was")
+    above = json.loads(spec(folder, "above").read_text()) | {"output": str(folder)}
+    (folder / "above.yaml").write_text(json.dumps(above))
+    text = run("sft", folder / "above.yaml", "--overwrite", *DEVICE, code=1)
+    check("would replace" in text and (folder / "data.jsonl").exists(), "nor, in any case, a folder that holds what is read")
+    nowhere = json.loads(spec(folder, "nowhere").read_text()) | {"output": "/proc/nowhere"}
+    (folder / "nowhere.yaml").write_text(json.dumps(nowhere))
+    check("step" not in run("sft", folder / "nowhere.yaml", *DEVICE, code=1), "a place where nothing can be written is known before the first step")
+
+    long = spec(folder, "long", steps=100000)
+    p = subprocess.Popen([E3, "sft", long, *DEVICE], stderr=subprocess.PIPE, text=True)
+    while not list(folder.glob("long.checkpoints/step-*[0-9]")):
+        time.sleep(0.01)
+    check("another e3 sft writes" in run("sft", long, *DEVICE, code=1), "two at once do not write to one place")
+    p.send_signal(signal.SIGINT)
+    text = p.communicate()[1]
+    check(p.returncode == 1 and "interrupted; the same command goes on after step" in text, "interrupted, it says how to go on")
+    step = int(text.split("after step ")[1])
+    check((folder / f"long.checkpoints/step-{step:06d}").exists(), f"with a checkpoint of the step it was at ({step})")
+
     killed = spec(folder, "killed")
     checkpoints = folder / "killed.checkpoints"
     resumed = 0
@@ -63,7 +86,7 @@ try:
     half.kill()
     half.wait()
     text = run("sft", spec(folder, "other"), *DEVICE)
-    check("passed over" in text and "is of job" in text, "checkpoints of other settings are passed over")
+    check("passed over" in text and "other settings" in text, "checkpoints of other settings are passed over")
 
     text = run("sft", spec(folder, "large", batch_tokens=1 << 40, micro_batch_tokens=1 << 40), *DEVICE, code=1)
     check("GiB are available" in text and "recompute_activations" in text, "what does not fit into memory is refused with the numbers and what to change")
