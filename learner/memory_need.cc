@@ -52,15 +52,14 @@ namespace {
 
 constexpr int64_t kFloat = sizeof(float);
 
-// What lies on the host wherever is computed: reference, copies, and the optimizer unless it is on
-// a GPU; its state is copied for a checkpoint then.
-MemoryNeed OfOptimizer(int64_t parameters, const v1::Training& training, bool on_gpu, int shards) {
+// What lies on the host wherever is computed: the reference, and copies, for a checkpoint also of
+// an optimizer that is on a GPU.
+MemoryNeed OfHost(int64_t parameters, const v1::Training& training, bool optimizer_on_gpu) {
   MemoryNeed need;
-  need.optimizer = on_gpu ? 0 : kFloat * 2 * parameters / shards;
   need.reference = kFloat * parameters;
   need.copies = kFloat * parameters *
                 ((training.background_checkpoints() ? 3
-                  : on_gpu                          ? 2
+                  : optimizer_on_gpu                ? 2
                                                     : 0) +
                  (training.max_staleness() > 0 ? 3 : 0));  // two before are in use yet
   return need;
@@ -89,8 +88,8 @@ MemoryNeed ComputeMemoryNeed(MemoryOf memory, const ModelConfig& c, const v1::Tr
 
   const bool optimizer_on_gpu = memory != MemoryOf::kHost && !training.offload_optimizer();
   MemoryNeed need;
-  if (memory != MemoryOf::kGpu) need = OfOptimizer(parameters, training, optimizer_on_gpu, shards);
-  if (memory == MemoryOf::kGpu && optimizer_on_gpu)
+  if (memory != MemoryOf::kGpu) need = OfHost(parameters, training, optimizer_on_gpu);
+  if (optimizer_on_gpu == (memory == MemoryOf::kGpu))
     need.optimizer = kFloat * 2 * parameters / shards;
   need.memory = memory;
   need.weights = kFloat * parameters;

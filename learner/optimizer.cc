@@ -110,16 +110,13 @@ int64_t Optimizer::updates() const {
   return host_ != nullptr ? host_->updates() : device_->updates;
 }
 
-std::shared_ptr<const float> Optimizer::FirstMoment(bool copy) const {
-  if (device_ != nullptr) return OnHost(device_->first, end_ - begin_);
-  const float* values = host_->first_moment().data();
-  return copy ? CopyFloats(values, end_ - begin_) : ViewFloats(values);
-}
-
-std::shared_ptr<const float> Optimizer::SecondMoment(bool copy) const {
-  if (device_ != nullptr) return OnHost(device_->second, end_ - begin_);
-  const float* values = host_->second_moment().data();
-  return copy ? CopyFloats(values, end_ - begin_) : ViewFloats(values);
+Optimizer::Moments Optimizer::GetMoments(bool copy) const {
+  const int64_t n = end_ - begin_;
+  if (device_ != nullptr) return {OnHost(device_->first, n), OnHost(device_->second, n)};
+  auto part = [&](const std::vector<float>& values) {
+    return copy ? CopyFloats(values.data(), n) : ViewFloats(values.data());
+  };
+  return {part(host_->first_moment()), part(host_->second_moment())};
 }
 
 void Optimizer::Restore(int64_t updates, const float* first_moment, const float* second_moment) {

@@ -32,9 +32,12 @@ class Optimizer {
   int64_t begin() const { return begin_; }
   int64_t end() const { return end_; }
   int64_t updates() const;
-  // end() - begin() floats on the host: a copy, or a view where they are there and `copy` is false.
-  std::shared_ptr<const float> FirstMoment(bool copy) const;
-  std::shared_ptr<const float> SecondMoment(bool copy) const;
+  // end() - begin() floats each, on the host: a copy, or a view where they are there and `copy` is
+  // false.
+  struct Moments {
+    std::shared_ptr<const float> first, second;
+  };
+  Moments GetMoments(bool copy) const;
   // The moments of [begin, end); zeros where updates is 0.
   void Restore(int64_t updates, const float* first_moment, const float* second_moment);
   void Reset();

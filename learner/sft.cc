@@ -63,8 +63,9 @@ absl::Status RunSft(const v1::SftTraining& t, TrainerState start, const SftBatch
     }
     const SftState state = [&] {
       const auto parameters = ViewFloats(model->parameters());
-      return TrainerState{step, parameters, optimizer.FirstMoment(/*copy=*/false),
-                          optimizer.SecondMoment(/*copy=*/false), /*reference=*/parameters};
+      const Optimizer::Moments moments = optimizer.GetMoments(/*copy=*/false);
+      return TrainerState{step, parameters, moments.first, moments.second,
+                          /*reference=*/parameters};
     };
     E3_RETURN_IF_ERROR(done({step, t.steps(), loss, options.learning_rate,
                              static_cast<double>(tokens_done) / training.Seconds()},

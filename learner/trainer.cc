@@ -131,21 +131,21 @@ void Trainer::JoinRanks(Collectives* collectives, bool shard_optimizer) {
   if (!shard_optimizer) return;
   const auto [begin, end] =
       RankRange(policy_->layout().size(), collectives->rank(), collectives->size());
-  const auto first = optimizer_.FirstMoment(/*copy=*/false),
-             second = optimizer_.SecondMoment(/*copy=*/false);
+  const Optimizer::Moments moments = optimizer_.GetMoments(/*copy=*/false);
   const int64_t updates = optimizer_.updates();
   Optimizer part(policy_.get(), offload_optimizer_, begin, end);
   if (!policy_->device().is_cpu() && !offload_optimizer_) optimizer_.Reset();  // makes room
-  part.Restore(updates, first.get() + begin, second.get() + begin);
+  part.Restore(updates, moments.first.get() + begin, moments.second.get() + begin);
   optimizer_ = std::move(part);
 }
 
 absl::StatusOr<TrainerState> Trainer::State(bool copy) {
   const int64_t n = policy_->layout().size();
   const float* parameters = policy_->parameters();
-  TrainerState state{
-      optimizer_.updates(), copy ? CopyFloats(parameters, n) : ViewFloats(parameters),
-      optimizer_.FirstMoment(copy), optimizer_.SecondMoment(copy), reference_parameters_};
+  const Optimizer::Moments moments = optimizer_.GetMoments(copy);
+  TrainerState state{optimizer_.updates(),
+                     copy ? CopyFloats(parameters, n) : ViewFloats(parameters), moments.first,
+                     moments.second, reference_parameters_};
   if (optimizer_.whole()) return state;
   for (std::shared_ptr<const float>* moment : {&state.first_moment, &state.second_moment}) {
     auto whole = std::make_shared<at::Tensor>(at::empty({n}, at::kFloat));
@@ -166,6 +166,15 @@ void Trainer::Restore(const TrainerState& state) {
                      state.second_moment.get() + optimizer_.begin());
   reference_parameters_ = state.reference;
   reference_.reset();
+}
+
+RankShares Trainer::Shares(int neighbours) const {
+  return {neighbours, optimizer_.whole() ? 1 : collectives_->size()};
+}
+
+void Trainer::BeginStage(const v1::Training& training) {
+  if (training.fresh_optimizer()) optimizer_.Reset();
+  if (training.reset_reference()) ResetReference();
 }
 
 void Trainer::ResetReference() {

@@ -7,6 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "e3/v1/job_spec.pb.h"
+#include "learner/device_memory.h"
 #include "learner/optimizer.h"
 #include "learner/packing.h"
 #include "learner/policy_loss.h"
@@ -77,6 +78,10 @@ class Trainer {
   // call it, and the moments are gathered (and copied).
   absl::StatusOr<TrainerState> State(bool copy);
   void Restore(const TrainerState& state);
+  // Begins afresh what the stage says: the optimizer, the reference.
+  void BeginStage(const v1::Training& training);
+  // What this rank shares with others, of which `neighbours` are on its host (itself included).
+  RankShares Shares(int neighbours) const;
   // Makes the policy the frozen reference of the KL penalty.
   void ResetReference();
 

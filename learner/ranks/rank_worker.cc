@@ -130,13 +130,11 @@ grpc::Status RankWorker::BeginStage(grpc::ServerContext*, const v1::RankStageReq
     return ToGrpc(in);
   const v1::Training& training = request->training();
   const Transformer& policy = trainer_->policy();
-  const absl::Status fits = CheckMemory(
-      policy.config(), training, request->longest(), policy.device(),
-      {request->neighbours(), trainer_->optimizer().whole() ? 1 : collectives_->size()});
+  const absl::Status fits = CheckMemory(policy.config(), training, request->longest(),
+                                        policy.device(), trainer_->Shares(request->neighbours()));
   if (!fits.ok() && request->first()) return Done(fits);
   if (!fits.ok()) Log("warning", "may not fit", {{"need", std::string(fits.message())}});
-  if (request->first() && training.fresh_optimizer()) trainer_->optimizer().Reset();
-  if (request->first() && training.reset_reference()) trainer_->ResetReference();
+  if (request->first()) trainer_->BeginStage(training);
   return grpc::Status::OK;
 }
 

@@ -184,14 +184,11 @@ absl::Status LearnerJob::BeginStage(const v1::RunStageRequest& request) {
   const ModelConfig& model = trainer_->policy().config();
   const int64_t longest = LongestSequence(model, spec_, request.budget());
   const bool first = steps_done_ == request.first_step();
-  const MemoryNeed need = ComputeMemoryNeed(
-      environment_.device.is_cuda() ? MemoryOf::kGpu : MemoryOf::kHost, model, training, longest);
+  const RankShares shares = trainer_->Shares(ranks_ != nullptr ? ranks_->Neighbours() : 1);
+  const MemoryNeed need =
+      ComputeMemoryNeed(environment_.device.is_cuda() ? MemoryOf::kGpu : MemoryOf::kHost, model,
+                        training, longest, shares.shards);
   Log("info", "memory of an update", {{"job", id_}, {"need", need.Describe()}});
-  RankShares shares;
-  if (ranks_ != nullptr) {
-    shares = {ranks_->Neighbours(),
-              trainer_->optimizer().whole() ? 1 : ranks_->collectives()->size()};
-  }
   const absl::Status fits = CheckMemory(model, training, longest, environment_.device, shares);
   // A stage that goes on has fitted before.
   if (!fits.ok() && first) return fits;
@@ -202,8 +199,7 @@ absl::Status LearnerJob::BeginStage(const v1::RunStageRequest& request) {
     E3_RETURN_IF_ERROR(ranks_->BeginStage(training, first, longest));
     consistent_ = true;
   }
-  if (first && training.fresh_optimizer()) trainer_->optimizer().Reset();
-  if (first && training.reset_reference()) trainer_->ResetReference();
+  if (first) trainer_->BeginStage(training);
   return absl::OkStatus();
 }
 

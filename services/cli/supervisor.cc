@@ -5,7 +5,6 @@
 #include <httplib.h>
 #include <signal.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -335,8 +334,7 @@ absl::Status Up(const UpOptions& given) {
   E3_RETURN_IF_ERROR(MakeFolders(o.state + "/logs"));
   if (o.foreground) {
     // One supervisor a state folder; the lock ends with this process.
-    int lock = open((o.state + "/supervisor.lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-    if (lock < 0 || flock(lock, LOCK_EX | LOCK_NB) != 0) {
+    if (!LockFile(o.state + "/supervisor.lock").ok()) {
       return absl::AlreadyExistsError(
           absl::StrCat("another supervisor has the state folder ", o.state));
     }

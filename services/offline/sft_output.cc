@@ -1,9 +1,8 @@
 #include "services/offline/sft_output.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 
 #include "absl/strings/str_cat.h"
@@ -47,10 +46,11 @@ absl::StatusOr<std::unique_ptr<SftOutput>> SftOutput::Open(const v1::SftSpec& sp
   place->checkpoints_ = output + ".checkpoints";
   E3_RETURN_IF_ERROR(MakeFolders(place->checkpoints_));
   place->lock_path_ = place->checkpoints_ + "/lock";
-  place->lock_ = open(place->lock_path_.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-  if (place->lock_ < 0) return FromErrno(errno, absl::StrCat("cannot write ", place->lock_path_));
-  if (flock(place->lock_, LOCK_EX | LOCK_NB) != 0)
+  absl::StatusOr<int> lock = LockFile(place->lock_path_);
+  if (absl::IsAlreadyExists(lock.status()))
     return absl::FailedPreconditionError(absl::StrCat("another e3 sft writes ", output));
+  E3_RETURN_IF_ERROR(lock.status());
+  place->lock_ = *lock;
   return place;
 }
 

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -145,6 +146,14 @@ absl::Status MakeFolders(const std::string& path) {
     return FromErrno(error.value(),
                      absl::StrCat("cannot make folder ", path, ": ", error.message()));
   return absl::OkStatus();
+}
+
+absl::StatusOr<int> LockFile(const std::string& path) {
+  const int lock = open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+  if (lock < 0) return SystemError("cannot write", path);
+  if (flock(lock, LOCK_EX | LOCK_NB) == 0) return lock;
+  close(lock);
+  return absl::AlreadyExistsError(absl::StrCat(path, " is locked by another process"));
 }
 
 }  // namespace e3

@@ -34,6 +34,10 @@ absl::Status LinkDurably(const std::string& link, const std::string& target);
 // mkdir -p.
 absl::Status MakeFolders(const std::string& path);
 
+// Takes the lock that a file stands for, which is made where there is none: a descriptor, which
+// holds it until it is closed or the process ends. AlreadyExists when another has it.
+absl::StatusOr<int> LockFile(const std::string& path);
+
 }  // namespace e3
 
 #endif  // E3_SERVICES_RUNTIME_FILES_H_
